@@ -1,0 +1,36 @@
+"""Text as it stands in an atomic file: one line, no control characters, valid Unicode, nothing else changed."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# What RecBole's reader (pandas' default missing values) turns into "missing", even quoted, and its own padding token.
+_MISSING = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
+LOST_IDS = frozenset(_MISSING.split("|")) | {"[PAD]"}
+
+
+def replace_surrogates(text: str) -> str:
+    """Lone surrogates (legal in JSON, not in UTF-8) become U+FFFD; needed before a text can enter Polars."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def normalise(column: pl.Expr) -> pl.Expr:
+    """Characters of category Cc and runs of white space become one space, ends are stripped; null becomes ""."""
+    return column.fill_null("").str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars(" ")
+
+
+def is_usable_id(column: pl.Expr) -> pl.Expr:
+    """True where an id survives our files and RecBole's reader: not empty, no `NA` and the like, already normal."""
+    return (column != "") & (column == normalise(column)) & ~column.is_in(list(LOST_IDS))
+
+
+def join_tags(column: pl.Expr) -> pl.Expr:
+    """A list of tags as one `token_seq`: blanks inside a tag become `_`, empty and repeated tags are dropped."""
+    element = pl.element().fill_null("").str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars(" ")
+    tags = column.list.eval(element.str.replace_all(" ", "_", literal=True))
+    return (
+        tags.list.eval(pl.element().filter(pl.element() != "").unique(maintain_order=True)).list.join(" ").fill_null("")
+    )
