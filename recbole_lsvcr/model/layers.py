@@ -1,0 +1,147 @@
+"""Transformer pieces of the SR model: attention, encoder, the extractors of Eq. 8 and Eq. 9. Pure PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def init_weights(module: nn.Module, std: float) -> None:
+    """Draws every weight matrix and embedding from N(0, std); biases are 0, LayerNorms are 1, a padding row is 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            nn.init.zeros_(part.weight[part.padding_idx])
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def causal_bias(length: int, like: Tensor) -> Tensor:
+    """Additive mask [n, n]: step i sees the steps 0 … i. Padding stands on the right, so no real step sees it."""
+    blocked = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(blocked, -math.inf)
+
+
+def padding_bias(mask: Tensor, like: Tensor) -> Tensor:
+    """Additive mask [B, 1, m] of `mask` [B, m] (True: a step that exists); every row needs one such step."""
+    return torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill_(~mask, -math.inf).unsqueeze(1)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with dropout on its weights and an output projection.
+
+    The query, key and value projections are one matrix, applied at once when a sequence attends to itself.
+    """
+
+    def __init__(self, *, hidden_size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden_size, self.n_heads, self.dropout = hidden_size, n_heads, dropout
+        self.projection = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, n, d] -> [B·h, n, d/h]"""
+        batch, length, _ = x.shape
+        return x.view(batch, length, self.n_heads, -1).transpose(1, 2).reshape(batch * self.n_heads, length, -1)
+
+    def forward(self, query: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
+        """[B, n, d]: `query` [B, n, d] attends to `memory` [B, m, d] (None: to itself).
+
+        `bias` is added to the attention scores: [n, m] or [B, 1, m].
+        """
+        batch, length, size = query.shape
+        if memory is None:
+            q, k, v = self.projection(query).split(size, dim=-1)
+        else:
+            weight, offset = self.projection.weight, self.projection.bias
+            q = F.linear(query, weight[:size], offset[:size])
+            k, v = F.linear(memory, weight[size:], offset[size:]).split(size, dim=-1)
+        if bias.dim() == 3:
+            bias = bias.repeat_interleave(self.n_heads, dim=0)  # [B·h, 1, m]
+        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=(size // self.n_heads) ** -0.5)  # [B·h, n, m]
+        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        context = torch.bmm(weights, v).view(batch, self.n_heads, length, -1).transpose(1, 2)
+        return self.output(context.reshape(batch, length, size))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward parts, each with dropout, residual and LayerNorm after it (post-LayerNorm).
+
+    With `memory` it is the cross-attention layer of the fusion (Eq. 6, 7), without it a layer of Eq. 4, 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        n_heads: int,
+        inner_size: int,
+        hidden_dropout: float,
+        attn_dropout: float,
+        hidden_act: str,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(hidden_size=hidden_size, n_heads=n_heads, dropout=attn_dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.inner = nn.Linear(hidden_size, inner_size)
+        self.outer = nn.Linear(inner_size, hidden_size)
+        self.outer_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.dropout = nn.Dropout(hidden_dropout)
+        self.activation = ACTIVATIONS[hidden_act]
+
+    def forward(self, query: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
+        """[B, n, d] of `query` [B, n, d] and `memory` [B, m, d] or None; `bias` as in `MultiHeadAttention`."""
+        hidden = self.attention_norm(query + self.dropout(self.attention(query, memory, bias)))
+        return self.outer_norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
+
+
+class VideoExtractor(nn.Module):
+    """Eq. 8: the mean of a sequence weighted by softmax(f(step)).
+
+    f has no bias in its last layer: the softmax cancels it, so it could never be trained.
+    """
+
+    def __init__(self, *, hidden_size: int, dropout: float, eps: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden_size, 2 * hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(2 * hidden_size, eps=eps)
+        self.weight = nn.Linear(2 * hidden_size, 1, bias=False)
+
+    def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """[B, d] of `sequence` [B, n, d]; `mask` [B, n] is True at existing steps, one at least per row."""
+        scores = self.weight(F.gelu(self.norm(self.dropout(self.inner(sequence)))))  # [B, n, 1]
+        weights = scores.transpose(1, 2).masked_fill(~mask.unsqueeze(1), -math.inf).softmax(dim=-1)  # [B, 1, n]
+        return torch.bmm(weights, sequence).squeeze(1)
+
+
+class CommentExtractor(nn.Module):
+    """Eq. 9: the video being watched attends to a sequence; residual with that query, then LayerNorm."""
+
+    def __init__(
+        self, *, hidden_size: int, n_heads: int, hidden_dropout: float, attn_dropout: float, eps: float
+    ) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(hidden_size=hidden_size, n_heads=n_heads, dropout=attn_dropout)
+        self.dropout = nn.Dropout(hidden_dropout)
+        self.norm = nn.LayerNorm(hidden_size, eps=eps)
+
+    def forward(self, sequence: Tensor, mask: Tensor, query: Tensor) -> Tensor:
+        """[B, d] of `sequence` [B, m, d] and `query` [B, d]; `mask` [B, m] as in `VideoExtractor`."""
+        attended = self.attention(query.unsqueeze(1), sequence, padding_bias(mask, sequence)).squeeze(1)
+        return self.norm(query + self.dropout(attended))
