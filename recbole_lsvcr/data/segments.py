@@ -1,0 +1,58 @@
+"""Vectorised look-ups in flat arrays that are cut into segments by offsets (one per user, video or record)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def offsets_of(sorted_ids: np.ndarray, n: int) -> Ints:
+    """Offsets `[n + 1]` of the segments of `sorted_ids` (non-decreasing ids in `[0, n)`)."""
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum(np.bincount(sorted_ids, minlength=n), out=offsets[1:])
+    return offsets
+
+
+def search_segments(
+    values: np.ndarray,
+    begin: np.ndarray,
+    end: np.ndarray,
+    queries: np.ndarray,
+    side: Literal["left", "right"] = "left",
+) -> Ints:
+    """`begin[q] + searchsorted(values[begin[q]:end[q]], queries[q], side)` for every query at once.
+
+    A bisection in lock step: exact for float64 times, since no key is packed from user and time, and in the memory of
+    a few arrays as long as `queries`.
+    """
+    low = np.array(begin, np.int64)
+    size = np.asarray(end, np.int64) - low
+    for _ in range(int(size.max(initial=0)).bit_length()):
+        half = size >> 1
+        # A finished query (size 0) may point one past the array; its probe is clipped and its result not used.
+        probe = values.take(low + half, mode="clip")
+        right = (probe < queries if side == "left" else probe <= queries) & (size > 0)
+        low += np.where(right, half + 1, 0)
+        size = np.where(right, size - half - 1, half)
+    return low
+
+
+def expand(begin: np.ndarray, end: np.ndarray) -> tuple[Ints, Ints]:
+    """`(row, index)` of all ranges `begin[row]:end[row]`, one after the other; an empty range gives none."""
+    counts = np.maximum(np.asarray(end, np.int64) - begin, 0)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return rows, np.arange(len(rows)) - np.repeat(first - begin, counts)
+
+
+def rank_in_group(sorted_groups: np.ndarray) -> Ints:
+    """0, 1, 2 … within each run of equal values of `sorted_groups`."""
+    n = len(sorted_groups)
+    starts = np.ones(n, bool)
+    starts[1:] = sorted_groups[1:] != sorted_groups[:-1]
+    position = np.arange(n)
+    return position - np.maximum.accumulate(np.where(starts, position, 0))

@@ -1,0 +1,284 @@
+"""A data set in memory: the atomic files as typed arrays with dense ids, validated once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dataset_tools.errors import DataToolError
+from dataset_tools.files import sha256_file
+from dataset_tools.schema import SUFFIXES, read_atomic, read_header
+from recbole_lsvcr.errors import DataError
+
+PAD = "[PAD]"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The events, texts and times of one data set.
+
+    Ids are dense, 0 is padding. Item and comment ids follow the order of `.item` and `.comment`, user ids the first
+    appearance in `.inter`, then in `.cinter`. Times are Unix seconds, float64; events are sorted by (time, file order).
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str  # SHA-256 over the names and SHA-256 of the files read
+
+    users: pl.Series  # [n_users] tokens by id
+    items: pl.Series  # [n_items]
+    comments: pl.Series  # [n_comments]
+    titles: pl.Series  # [n_items] normalised text, "" for padding
+    contents: pl.Series  # [n_comments]
+    tags: pl.Series | None  # [n_items] space-separated
+
+    inter_user: NDArray[np.int32]  # [I]
+    inter_item: NDArray[np.int32]
+    inter_time: NDArray[np.float64]
+
+    cinter_user: NDArray[np.int32]  # [J]
+    cinter_item: NDArray[np.int32]
+    cinter_comment: NDArray[np.int32]
+    cinter_time: NDArray[np.float64]
+
+    comment_item: NDArray[np.int32]  # [n_comments]
+    comment_user: NDArray[np.int32]  # the author, 0 where unknown or without interactions
+    comment_time: NDArray[np.float64]  # posting time, -inf where unknown
+    comment_is_reply: NDArray[np.bool_]
+    item_time: NDArray[np.float64]  # [n_items] uploaded or first seen, whichever is earlier; -inf if neither is known
+
+    @property
+    def n_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_comments(self) -> int:
+        return len(self.comments)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tables:
+        """Read `<folder>/<name>.inter`, `.item` and, if there, `.cinter` and `.comment`; `<name>` is the folder's name.
+
+        Raises `DataError` with one message for a missing or malformed file, a duplicated id or an unknown foreign key.
+        """
+        folder = Path(folder)
+        name = folder.resolve().name
+        paths = {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
+        for suffix in ("inter", "item"):
+            if not paths[suffix].is_file():
+                raise DataError(
+                    f"{paths[suffix]} is missing; a data set is a folder <name> with <name>.inter and <name>.item"
+                    " (make one with `python -m dataset_tools --help`)"
+                )
+        if paths["cinter"].is_file() and not paths["comment"].is_file():
+            raise DataError(
+                f"{paths['cinter']} is there but {paths['comment'].name} is not; add it or remove the .cinter"
+            )
+        try:
+            frames = {suffix: _read(paths[suffix], _COLUMNS[suffix]) for suffix in _COLUMNS}
+        except DataToolError as error:
+            raise DataError(str(error)) from error
+        return _build(frames, name=name, folder=folder, fingerprint=_fingerprint(paths))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        inter: Sequence[tuple[str, str, float]],
+        cinter: Sequence[tuple[str, str, float]] = (),
+        items: Mapping[str, Mapping[str, object]] | Sequence[str] | None = None,
+        comments: Mapping[str, Mapping[str, object]] | None = None,
+        name: str = "arrays",
+    ) -> Tables:
+        """A data set from Python values, for tests and small experiments; validated as files are.
+
+        `inter` holds `(user, item, time)`, `cinter` `(user, comment, time)`; `items` are tokens in id order (default:
+        those that occur, sorted), or `{token: {"title": …, "tags": …, "upload_time": …}}`; `comments` is `{token:
+        {"item_id": …, "content": …, "user_id": …, "parent_id": …, "timestamp": …}}`. What a row leaves out is unknown.
+        """
+        comments = comments or {}
+        if items is None:
+            items = sorted({item for _, item, _ in inter} | {str(row["item_id"]) for row in comments.values()})
+        rows = items if isinstance(items, Mapping) else {item: {} for item in items}
+        unknown = next((comment for _, comment, _ in cinter if comment not in comments), None)
+        if unknown is not None:
+            raise DataError(f"comment {unknown!r} of an interaction is not among the {len(comments)} comments given")
+        frames = {
+            "inter": _frame("inter", [dict(zip(_COLUMNS["inter"], row, strict=True)) for row in inter]),
+            "item": _frame("item", [{"item_id": key, "title": f"title of {key}", **row} for key, row in rows.items()]),
+            "cinter": _frame(
+                "cinter",
+                [
+                    {"user_id": user, "comment_id": comment, "item_id": comments[comment]["item_id"], "timestamp": time}
+                    for user, comment, time in cinter
+                ],
+            ),
+            "comment": _frame(
+                "comment",
+                [{"comment_id": comment, "content": f"text of {comment}", **row} for comment, row in comments.items()],
+            ),
+        }
+        digest = hashlib.sha256("".join(frame.write_csv() for frame in frames.values()).encode()).hexdigest()
+        return _build(frames, name=name, folder=Path(name), fingerprint=digest)
+
+
+# What is read of each file; a column marked True may be missing.
+_COLUMNS: Mapping[str, Mapping[str, bool]] = {
+    "inter": {"user_id": False, "item_id": False, "timestamp": False},
+    "item": {"item_id": False, "title": False, "tags": True, "upload_time": True},
+    "cinter": {"user_id": False, "comment_id": False, "item_id": False, "timestamp": False},
+    "comment": {
+        "comment_id": False,
+        "item_id": False,
+        "content": False,
+        "user_id": True,
+        "parent_id": True,
+        "timestamp": True,
+    },
+}
+_FLOATS = ("timestamp", "upload_time")
+_ADVICE = "find such rows with `python -m dataset_tools check <folder>`"
+
+
+def _dtype(column: str) -> type[pl.DataType]:
+    return pl.Float64 if column in _FLOATS else pl.String
+
+
+def _frame(suffix: str, rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    """Rows given in Python as a frame of all columns that are read of a file; what a row does not say is null or ""."""
+    schema = {column: _dtype(column) for column in _COLUMNS[suffix]}
+    frame = pl.DataFrame([{column: row.get(column) for column in schema} for row in rows], schema=schema)
+    return frame.with_columns(pl.col(pl.String).fill_null(""))
+
+
+def _read(path: Path, columns: Mapping[str, bool]) -> pl.DataFrame:
+    """The columns of an atomic file that are used; a missing optional column or file comes out empty."""
+    if not path.is_file():
+        return pl.DataFrame(schema={column: _dtype(column) for column in columns})
+    header = read_header(path)
+    frame = read_atomic(path, [column for column, optional in columns.items() if column in header or not optional])
+    for column in columns:
+        if column in frame.columns and frame.schema[column] != _dtype(column):
+            wanted = "float" if column in _FLOATS else "token or token_seq"
+            raise DataError(f"{path}: column {column} is of type {header[column]}, expected {wanted}")
+    missing = [column for column in columns if column not in frame.columns]
+    return frame.with_columns(pl.lit(None if _dtype(c) == pl.Float64 else "", _dtype(c)).alias(c) for c in missing)
+
+
+def _fingerprint(paths: Mapping[str, Path]) -> str:
+    """One hash for all files that are read; the bytes decide, not what a metadata file says of them."""
+    digest = hashlib.sha256()
+    for suffix in _COLUMNS:
+        if paths[suffix].is_file():
+            digest.update(f"{suffix} {sha256_file(paths[suffix])}\n".encode())
+    return digest.hexdigest()
+
+
+def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, fingerprint: str) -> Tables:
+    inter, cinter = (_sorted_events(frames[suffix], f"{name}.{suffix}") for suffix in ("inter", "cinter"))
+    if not inter.height:
+        raise DataError(f"{name}.inter has no interactions; nothing can be trained or evaluated")
+    item, comment = frames["item"], frames["comment"]
+    items, comments = (_tokens(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
+    users = _user_tokens(inter["user_id"], cinter["user_id"], name)
+    inter_item = _ids(inter["item_id"], items, f"{name}.inter", "the .item file")
+    cinter_item = _ids(cinter["item_id"], items, f"{name}.cinter", "the .item file")
+    cinter_comment = _ids(cinter["comment_id"], comments, f"{name}.cinter", "the .comment file")
+    comment_item = _padded(_ids(comment["item_id"], items, f"{name}.comment", "the .item file"), np.int32(0))
+    _check_videos_agree(comment_item[cinter_comment], cinter_item, cinter, f"{name}.cinter")
+    inter_time, cinter_time = inter["timestamp"].to_numpy(), cinter["timestamp"].to_numpy()
+    upload = _padded(item["upload_time"].fill_null(np.inf).to_numpy(), np.inf)
+    tags = pl.concat([pl.Series([""]), item["tags"]]).rename("tags")
+    return Tables(
+        name=name,
+        folder=folder,
+        fingerprint=fingerprint,
+        users=users,
+        items=items,
+        comments=comments,
+        titles=pl.concat([pl.Series([""]), item["title"]]).rename("title"),
+        contents=pl.concat([pl.Series([""]), comment["content"]]).rename("content"),
+        tags=tags if (tags != "").any() else None,
+        inter_user=_ids(inter["user_id"], users),
+        inter_item=inter_item,
+        inter_time=inter_time,
+        cinter_user=_ids(cinter["user_id"], users),
+        cinter_item=cinter_item,
+        cinter_comment=cinter_comment,
+        cinter_time=cinter_time,
+        comment_item=comment_item,
+        comment_user=_padded(_ids(comment["user_id"], users), np.int32(0)),
+        comment_time=_padded(comment["timestamp"].fill_null(-np.inf).to_numpy(), -np.inf),
+        comment_is_reply=_padded((comment["parent_id"] != "").to_numpy(), np.False_),
+        item_time=_item_time(upload, (inter_item, inter_time), (cinter_item, cinter_time)),
+    )
+
+
+def _sorted_events(frame: pl.DataFrame, file: str) -> pl.DataFrame:
+    bad = int((~frame["timestamp"].is_finite().fill_null(False)).sum())
+    if bad:
+        raise DataError(f"{file}: {bad:,} rows have no finite timestamp; {_ADVICE}")
+    return frame if frame["timestamp"].is_sorted() else frame.sort("timestamp", maintain_order=True)
+
+
+def _tokens(frame: pl.DataFrame, file: str) -> pl.Series:
+    tokens = frame.to_series(0)
+    if tokens.is_in(["", PAD]).any():
+        raise DataError(f"{file}: an empty {tokens.name} or one of {PAD!r}, which stands for padding; {_ADVICE}")
+    if tokens.n_unique() != len(tokens):
+        twice = tokens.filter(tokens.is_duplicated())[0]
+        raise DataError(f"{file}: {tokens.name} {twice!r} occurs more than once; {_ADVICE}")
+    return pl.concat([pl.Series([PAD]), tokens]).rename(tokens.name)
+
+
+def _user_tokens(inter: pl.Series, cinter: pl.Series, name: str) -> pl.Series:
+    users = pl.concat([inter, cinter]).unique(maintain_order=True)
+    if users.is_in(["", PAD]).any():
+        raise DataError(f"{name}: an event of user '' or of {PAD!r}, which stands for padding; {_ADVICE}")
+    return pl.concat([pl.Series([PAD]), users]).rename("user_id")
+
+
+def _ids(tokens: pl.Series, known: pl.Series, file: str = "", where: str | None = None) -> NDArray[np.int32]:
+    """The id of every token; a token missing from `where` is an error, or 0 where `where` is not given."""
+    index = known.to_frame("token").with_row_index("id")
+    joined = tokens.to_frame("token").join(index, on="token", how="left", maintain_order="left")
+    ids = joined["id"].fill_null(0).to_numpy().astype(np.int32)
+    missing = ids == 0
+    if where is not None and missing.any():
+        raise DataError(
+            f"{file}: {tokens.name} {tokens[int(missing.argmax())]!r} is not in {where}"
+            f" ({int(missing.sum()):,} such rows); {_ADVICE}"
+        )
+    return ids
+
+
+def _check_videos_agree(of_comment: np.ndarray, of_event: np.ndarray, cinter: pl.DataFrame, file: str) -> None:
+    stray = of_comment != of_event
+    if stray.any():
+        row = cinter.row(int(stray.argmax()), named=True)
+        raise DataError(
+            f"{file}: an interaction with comment {row['comment_id']!r} names video {row['item_id']!r}, which is not"
+            f" the comment's in the .comment file ({int(stray.sum()):,} such rows); {_ADVICE}"
+        )
+
+
+def _padded(values: np.ndarray, padding: np.generic | float) -> np.ndarray:
+    return np.concatenate([np.array([padding], values.dtype), values])
+
+
+def _item_time(upload: NDArray[np.float64], *events: tuple[np.ndarray, np.ndarray]) -> NDArray[np.float64]:
+    """A video exists from its upload on, or from its first interaction if that is earlier (sources round uploads)."""
+    first = upload.copy()
+    for items, times in events:
+        np.minimum.at(first, items, times)
+    return np.where(np.isinf(first), -np.inf, first)
