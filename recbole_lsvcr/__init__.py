@@ -1,0 +1,11 @@
+"""LSVCR for RecBole: `import recbole_lsvcr`, then use RecBole as ever.
+
+The import is quick and needs no RecBole: `recbole_lsvcr.plugin` waits for RecBole's modules and registers our models
+in them when they are imported.
+"""
+
+from recbole_lsvcr.plugin import install
+
+__version__ = "0.1.0"
+
+install()
