@@ -51,25 +51,16 @@ def make_tables(
         if siblings and rng.random() < replies:
             row["parent_id"] = f"c{siblings[int(rng.integers(len(siblings)))]}"
         rows[f"c{c}"] = row
-    who, what, when = (
-        skewed(comment_interactions, max(1, users - 3)),
-        skewed(comment_interactions, comments),
-        times(comment_interactions),
-    )
     cinter = []
+    who = skewed(comment_interactions, max(1, users - 3))  # the last users have no comment interactions
+    what, when = skewed(comment_interactions, comments), times(comment_interactions)
     for u, c, t in zip(who, what, when, strict=True):
         post = rows[f"c{c}"].get("timestamp")
         if isinstance(post, float) and t < post and rng.random() >= dirty:
             t = post + tick * int(rng.integers(0, 48))
         cinter.append((f"u{u}", f"c{c}", t))
-    inter = [
-        (f"u{u}", f"v{v}", t)
-        for u, v, t in zip(
-            [int(x) for x in rng.integers(0, users, interactions)],
-            skewed(interactions, videos),
-            times(interactions),
-            strict=True,
-        )
-    ]
+    watchers = [int(u) for u in rng.integers(0, users, interactions)]
+    watched = skewed(interactions, videos)
+    inter = [(f"u{u}", f"v{v}", t) for u, v, t in zip(watchers, watched, times(interactions), strict=True)]
     items = {f"v{v}": {"upload_time": START + tick * v, "tags": f"tag{v % 3}"} for v in range(videos)}
     return Tables.from_arrays(inter=inter, cinter=cinter, items=items, comments=rows, name=f"random-{seed}")

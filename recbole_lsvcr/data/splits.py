@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -96,7 +96,7 @@ def parse_split(split: Mapping[str, Any], tables: Tables) -> Split:
     if zone is not None and kind != "time":
         raise ConfigError(f"split = {dict(split)!r}: calendar_zone belongs to a split by time; {_ACCEPTED}")
     if kind == "LS":
-        if split[kind] not in _LEAVE_ONE_OUT:
+        if not isinstance(split[kind], str) or split[kind] not in _LEAVE_ONE_OUT:
             raise ConfigError(f"split LS = {split[kind]!r} is not known; accepted are {', '.join(_LEAVE_ONE_OUT)}")
         return Split("LS", left_out=_LEAVE_ONE_OUT[split[kind]])
     if kind == "RS":
@@ -105,12 +105,11 @@ def parse_split(split: Mapping[str, Any], tables: Tables) -> Split:
 
 
 def _ratio_split(ratios: object) -> Split:
-    valid = isinstance(ratios, Sequence) and not isinstance(ratios, str) and len(ratios) == 3
-    if not valid or not all(_is_number(ratio) and ratio >= 0 for ratio in ratios) or not ratios[0] > 0:  # type: ignore[index,attr-defined]
+    parts = list(ratios) if isinstance(ratios, Sequence) and not isinstance(ratios, str) else []
+    if len(parts) != 3 or not all(_is_number(part) and part >= 0 for part in parts) or not parts[0] > 0:
         raise ConfigError(f"split RS = {ratios!r}: expected three ratios >= 0 for train, valid and test, the first > 0")
-    train, valid_, test = (float(ratio) for ratio in ratios)  # type: ignore[attr-defined]
-    total = train + valid_ + test
-    return Split("RS", ratios=(train / total, valid_ / total, test / total))
+    train, valid, test = (part / sum(parts) for part in parts)
+    return Split("RS", ratios=(train, valid, test))
 
 
 def _time_split(bounds: object, zone: ZoneInfo | None, tables: Tables) -> Split:
@@ -143,14 +142,13 @@ def _boundary(value: object, zone: ZoneInfo | None, tables: Tables) -> float:
     if isinstance(value, date):
         start = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         return start.replace(tzinfo=start.tzinfo or zone or UTC).timestamp()
-    if not _is_number(value) or value <= 0:  # type: ignore[operator]
+    if not _is_number(value) or value <= 0:
         raise ConfigError(f"split boundary {value!r} is not a time; {_ACCEPTED}")
-    number = float(value)  # type: ignore[arg-type]
-    if number >= 1:
-        return number
+    if value >= 1:
+        return float(value)
     times = tables.inter_time
     # The rounding undoes 0.29 * 100 = 28.999999999999996.
-    return float(times[min(math.floor(round(number * len(times), 6)), len(times) - 1)])
+    return float(times[min(math.floor(round(value * len(times), 6)), len(times) - 1)])
 
 
 def _from_text(text: str) -> object:
@@ -167,9 +165,7 @@ def _days_before_end(days: float, zone: ZoneInfo | None, tables: Tables) -> floa
     if zone is None:
         return last - days * DAY
     if days != int(days) or days < 1:
-        raise ConfigError(
-            f'split boundary "-{days:g}d": with calendar_zone it must be a whole number of days, 1 or more'
-        )
+        raise ConfigError(f'split boundary "-{days:g}d": with calendar_zone, whole days from "-1d" on are accepted')
     first = datetime.fromtimestamp(last, zone).date() - timedelta(days=int(days) - 1)
     return datetime(first.year, first.month, first.day, tzinfo=zone).timestamp()
 
@@ -183,7 +179,7 @@ def _zone(name: object) -> ZoneInfo:
         ) from error
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class Tables:
         Raises `DataError` with one message for a missing or malformed file, a duplicated id or an unknown foreign key.
         """
         folder = Path(folder)
-        name = folder.resolve().name
+        name = Path(os.path.abspath(folder)).name
         paths = {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
         for suffix in ("inter", "item"):
             if not paths[suffix].is_file():
