@@ -201,7 +201,7 @@ def _text(value: object) -> str | None:
 
 
 def _join_forms(comment: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, int]:
-    """Comments of `commentThreads` and `comments.list` as one table, each once; also how many were given in both forms."""
+    """Comments of `commentThreads` and `comments.list` as one table; also how many were given in both forms."""
     inline, listed = comment.filter(pl.col("_inline")), comment.filter(~pl.col("_inline"))
     new = listed.join(inline, on="comment_id", how="anti", maintain_order="left")
     comment = pl.concat([inline, new])
@@ -224,8 +224,7 @@ def _seconds(name: str) -> pl.Expr:
 
 def _duration(name: str) -> pl.Expr:
     """An ISO 8601 duration (`PT1H2M3S`, `P1DT2S`) in seconds."""
+    text = pl.col(name)
     units = {"(\\d+)D": 86_400, "T.*?(\\d+)H": 3600, "T.*?(\\d+)M": 60, "T.*?(\\d+)S": 1}
-    parts = [
-        pl.col(name).str.extract(pattern).cast(pl.Float64).fill_null(0.0) * size for pattern, size in units.items()
-    ]
+    parts = [text.str.extract(pattern).cast(pl.Float64).fill_null(0.0) * size for pattern, size in units.items()]
     return pl.when(text.is_not_null()).then(pl.sum_horizontal(parts)).alias(name)
