@@ -50,6 +50,8 @@ class Model:
 # The registry: a new model is one new entry.
 MODELS: dict[str, Model] = {
     "LSVCR": Model("recbole_lsvcr.model.lsvcr"),
+    "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
+    "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
     "TextSim": Model("recbole_lsvcr.model.trivial"),
@@ -311,9 +313,13 @@ def run_recboles(rank: int, *args: Any) -> None:
 
 
 def objective_function(config_dict: Any = None, config_file_list: Any = None, saved: bool = True) -> dict[str, Any]:
-    """RecBole's; a Ray worker finds it here and so has the plugin."""
+    """RecBole's; a Ray worker finds it here and so has the plugin.
+
+    The test metrics stand in the result too: Ray takes what is returned for a trial's last report, and wants them there.
+    """
     importlib.import_module("recbole.quick_start")
-    return _stock["objective_function"](config_dict=config_dict, config_file_list=config_file_list, saved=saved)
+    result = _stock["objective_function"](config_dict=config_dict, config_file_list=config_file_list, saved=saved)
+    return {**result, **result["test_result"]}
 
 
 _GENERAL, _KNOWLEDGE = "recbole.model.general_recommender", "recbole.model.knowledge_aware_recommender"
