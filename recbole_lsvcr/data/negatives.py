@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 PERIOD = 7 * 86_400.0  # seconds: the window of `period` negatives
 _CELLS = 1 << 22  # cells of the largest temporary table
+_ROUNDS = 3  # `popular` first draws this many times the number wanted
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,24 @@ def distinct_positions(sizes: np.ndarray, count: int, rng: np.random.Generator) 
     all rows in step: the cost does not depend on the sizes.)
     """
     chosen = np.where(np.arange(count) < sizes[:, None], np.arange(count), -1)
-    for block in np.array_split(np.flatnonzero(sizes > count), max(1, len(sizes) * count // _CELLS)):
-        table = np.empty((len(block), count), np.int64)
-        for step in range(count):
-            newest = sizes[block] - count + step
-            draw = rng.integers(0, newest + 1)
-            taken = (table[:, :step] == draw[:, None]).any(axis=1)
-            table[:, step] = np.where(taken, newest, draw)
-        chosen[block] = table
+    large = np.flatnonzero(sizes > count)
+    table = np.empty((len(large), count), np.int64)
+    for step in range(count):
+        newest = sizes[large] - count + step
+        draw = rng.integers(0, newest + 1)
+        taken = (table[:, :step] == draw[:, None]).any(axis=1)
+        table[:, step] = np.where(taken, newest, draw)
+    chosen[large] = table
     return chosen
+
+
+def _blocks(n: int, size: int, what: str) -> Iterator[np.ndarray]:
+    """`range(n)` in consecutive parts, with a progress bar."""
+    with tqdm(total=n, desc=f"draw {what} negatives", unit="target", disable=None, leave=False) as bar:
+        for first in range(0, n, max(size, 1)):
+            rows = np.arange(first, min(first + max(size, 1), n))
+            yield rows
+            bar.update(len(rows))
 
 
 class Catalogue:
@@ -63,13 +75,15 @@ class Catalogue:
 
 def uniform(targets: Targets, count: int, catalogue: Catalogue, rng: np.random.Generator) -> np.ndarray:
     """Videos drawn uniformly from the pool without the target: int32[I, count], 0 where the pool was too small."""
-    prefix = catalogue.prefix(targets.times)
-    own = catalogue.place[targets.items]
+    result = np.zeros((len(targets), count), np.int32)
+    prefix, own = catalogue.prefix(targets.times), catalogue.place[targets.items]
     inside = own < prefix
-    positions = distinct_positions(prefix - inside, count, rng)
-    drawn = positions >= 0
-    positions += inside[:, None] & (positions >= own[:, None])  # step over the target
-    return np.where(drawn, catalogue.ordered[positions], 0).astype(np.int32)
+    for rows in _blocks(len(targets), _CELLS // count, "uniform"):
+        positions = distinct_positions((prefix - inside)[rows], count, rng)
+        drawn = positions >= 0
+        positions += inside[rows, None] & (positions >= own[rows, None])  # step over the target
+        result[rows] = np.where(drawn, catalogue.ordered[positions], 0)
+    return result
 
 
 def popular(
@@ -77,22 +91,53 @@ def popular(
 ) -> np.ndarray:
     """Videos drawn one after the other in proportion to `weights`: int32[I, count], 0 where the pool was too small.
 
-    An exponential race: the `count` smallest of Exp(1) / weight. A video of weight 0 (no training interaction) never
-    starts. `weights` is [n_items].
+    A video of weight 0 (no training interaction) is never drawn. `weights` is [n_items]. Draws WITH replacement whose
+    repeats are passed over have this law, and are quick where the pool is large; what is then missing comes from an
+    exponential race (the smallest of Exp(1) / weight) among the videos that are left.
     """
     racing = weights[catalogue.ordered] > 0
     items, places = catalogue.ordered[racing], np.flatnonzero(racing)
-    slowness = (1.0 / weights[items]).astype(np.float32)
-    prefix = catalogue.prefix(targets.times)
     result = np.zeros((len(targets), count), np.int32)
-    for rows in np.array_split(np.arange(len(targets)), max(1, len(targets) * len(items) // _CELLS)):
+    if not len(items):
+        return result
+    prefix = catalogue.prefix(targets.times)
+    total = np.cumsum(weights[items].astype(np.float64))
+    for rows in _blocks(len(targets), _CELLS // (_ROUNDS * count), "popular"):
+        at = np.searchsorted(total, rng.random((len(rows), _ROUNDS * count)) * total[-1], side="right")
+        at = np.minimum(at, len(items) - 1)  # a product may round up to the total
+        fits = (places[at] < prefix[rows, None]) & (items[at] != targets.items[rows, None])
+        order = np.argsort(at, axis=1, kind="stable")
+        ranked = np.take_along_axis(at, order, axis=1)
+        first = np.ones_like(fits)
+        np.put_along_axis(first, order[:, 1:], ranked[:, 1:] != ranked[:, :-1], axis=1)
+        kept = fits & first
+        kept &= np.cumsum(kept, axis=1) <= count
+        row, draw = np.nonzero(kept)
+        result[rows[row], (np.cumsum(kept, axis=1) - 1)[row, draw]] = items[at[row, draw]]
+    short = np.flatnonzero((result > 0).sum(axis=1) < count)
+    slowness = (1.0 / weights[items]).astype(np.float32)
+    for part in _blocks(len(short), _CELLS // len(items), "popular"):
+        rows = short[part]
         finish = rng.standard_exponential((len(rows), len(items)), dtype=np.float32) * slowness
         finish[(places >= prefix[rows, None]) | (items == targets.items[rows, None])] = np.inf
-        take = min(count, len(items))
-        first = np.argpartition(finish, take - 1, axis=1)[:, :take] if take else np.zeros((len(rows), 0), np.int64)
-        reached = np.isfinite(np.take_along_axis(finish, first, axis=1))
-        result[rows, :take] = np.where(reached, items[first], 0)
+        _fill_by_race(result, rows, finish, items, len(weights))
     return result
+
+
+def _fill_by_race(result: np.ndarray, rows: np.ndarray, finish: np.ndarray, items: np.ndarray, n_items: int) -> None:
+    """Fill the zeros on the right of `result[rows]` with the first finishers that are not drawn yet."""
+    count = result.shape[1]
+    column = np.zeros(n_items, np.int64)
+    column[items] = np.arange(len(items))
+    row, place = np.nonzero(result[rows])
+    finish[row, column[result[rows[row], place]]] = np.inf
+    have = (result[rows] > 0).sum(axis=1)
+    take = min(count, len(items))
+    best = np.argpartition(finish, take - 1, axis=1)[:, :take]
+    best = np.take_along_axis(best, np.argsort(np.take_along_axis(finish, best, axis=1), axis=1), axis=1)
+    reached = np.isfinite(np.take_along_axis(finish, best, axis=1))
+    row, place = np.nonzero(reached & (np.arange(take) < (count - have)[:, None]))
+    result[rows[row], have[row] + place] = items[best[row, place]]
 
 
 def period(
@@ -119,8 +164,7 @@ def period(
     order = np.argsort(targets.times, kind="stable")
     begin = np.searchsorted(event_times, targets.times[order] - window, side="left")
     end = np.searchsorted(event_times, targets.times[order], side="left")
-    for first in range(0, len(order), block):
-        part = slice(first, first + block)
+    for part in _blocks(len(order), block, "period"):
         rows = order[part]
         seen = event_items[begin[part][0] : end[part][-1]]
         core, fringe, member = _pools(seen, begin[part], end[part], targets, rows, catalogue)
