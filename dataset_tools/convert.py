@@ -92,7 +92,7 @@ def convert(
 ) -> None:
     """Check, filter, order and write `tables`; `DataToolError` with every fault found where `on_error` is `fail`."""
     check_target(out, overwrite=overwrite)
-    tables = clean(tables, problems)
+    tables = clean(tables, problems, cascades=options.on_error == "skip")
     problems.settle(options.on_error)
     tables["inter"] = drop_repeats(tables["inter"]) if options.repeat == "first" else tables["inter"]
     tables, rounds = k_core(tables, options.min_user_inter, options.min_item_inter)
@@ -108,8 +108,11 @@ def convert(
     write_dataset(out, tables, meta=meta, overwrite=overwrite)
 
 
-def clean(tables: Tables, problems: Problems) -> Tables:
-    """The rows that obey every rule of a single row and of the keys between files; the others go to `problems`."""
+def clean(tables: Tables, problems: Problems, *, cascades: bool) -> Tables:
+    """The rows that obey every rule of a single row and of the keys between files; the others go to `problems`.
+
+    `cascades`: whether rows go, and count, because the row that they refer to went.
+    """
     tables = {suffix: _clean_rows(suffix, table, problems) for suffix, table in tables.items()}
     known = {
         suffix: tables[suffix].select(file.key)
@@ -119,7 +122,7 @@ def clean(tables: Tables, problems: Problems) -> Tables:
     tables = {suffix: _drop_bad_rows(suffix, table, problems) for suffix, table in tables.items()}
     for suffix in ("comment", "cinter", "inter"):
         if suffix in tables:
-            tables[suffix] = _drop_strangers(suffix, tables, known, problems)
+            tables[suffix] = _drop_strangers(suffix, tables, known, problems, cascades)
     return tables
 
 
@@ -173,7 +176,7 @@ def _drop_bad_rows(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.D
     return table
 
 
-def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Problems) -> pl.DataFrame:
+def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Problems, cascades: bool) -> pl.DataFrame:
     """Rows that refer to a video, comment or user that is not there, or to a comment of another video."""
     table = tables[suffix]
     for name, field in ATOMIC_FILES[suffix].fields.items():
@@ -184,7 +187,7 @@ def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Proble
         blank = pl.lit(not field.required) & (pl.col(name) == "")
         there = blank | pl.col(name).is_in(known[target][key].implode())
         table = _keep(table, there, f"{name} in .{suffix} that .{target} does not have", [name], problems)
-        before = -1
+        before = -1 if cascades else table.height
         while before != table.height:  # once, but for a comment whose parent's parent was dropped
             before = table.height
             kept = table if target == suffix else tables[target]

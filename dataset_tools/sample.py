@@ -25,21 +25,46 @@ Quality on it shows that the parts work and nothing about the method. The model,
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from dataset_tools.errors import DataToolError
 from dataset_tools.oracle import SampleOracle
 from dataset_tools.sample_words import ANGLE_NAMES, ANGLES, EMOJI, TOPICS, nouns, sentences, topic_names
 from dataset_tools.writer import check_target, write_dataset
 
+HELP = "the synthetic data set lsvcr-sample, generated from a seed"
+EXAMPLE = "lsvcr-data sample dataset/lsvcr-sample"
 START, DAYS, DAY = 1_709_251_200, 42, 86_400  # 2024-03-01 UTC
 SLOTS_PER_DAY, SLOT_WEIGHTS = 4, np.array([0.3, 0.6, 1.0, 1.6])  # night, morning, afternoon, evening
 LATE_SHARE, LATE_FROM = 0.10, 0.80
 MEAN_SESSIONS, MOST_SESSIONS, MOST_VIDEOS = 12, 40, 8
 TOUCHES_COMMENTS, LEADS, COMMENTS_ON_WATCHED = 0.75, 0.85, 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `lsvcr-data sample`."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; its name becomes the data set's name")
+    for name, default in (("seed", 2024), ("users", 2000), ("videos", 1000), ("comments", 10_000)):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default: {default}")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate as parsed arguments say."""
+    generate(
+        args.out,
+        seed=args.seed,
+        users=args.users,
+        videos=args.videos,
+        comments=args.comments,
+        overwrite=args.overwrite,
+    )
+    return 0
 
 
 @dataclass(frozen=True)
@@ -64,10 +89,13 @@ def generate(
 ) -> None:
     """Draw the data set and its oracle and write them to `folder`; the same arguments give the same bytes.
 
-    `users` >= 2, `videos` >= 20 and `comments` >= `videos`; `DataToolError` for a folder that may not be replaced.
+    `users` >= 2, `videos` >= 20, `comments` >= `videos` and `seed` >= 0, else `DataToolError`; so for a folder that may
+    not be replaced.
     """
-    if users < 2 or videos < 20 or comments < videos:
-        raise ValueError(f"{users=}, {videos=}, {comments=}: need users >= 2, videos >= 20, comments >= videos")
+    if users < 2 or videos < 20 or comments < videos or seed < 0:
+        raise DataToolError(
+            f"{users=}, {videos=}, {comments=}, {seed=}: need users >= 2, videos >= 20, comments >= videos, seed >= 0"
+        )
     check_target(Path(folder), overwrite=overwrite)
     rng = np.random.default_rng(seed)
     catalogue = _draw_catalogue(rng, users, videos, comments)

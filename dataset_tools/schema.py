@@ -135,19 +135,36 @@ def read_atomic(path: Path, columns: Sequence[str] | None = None) -> pl.DataFram
     """
     path = Path(path)
     header = read_header(path)
-    names = list(header) if columns is None else list(columns)
-    missing = [name for name in names if name not in header]
+    frame = read_fields(path, list(header) if columns is None else columns)
+    numbers = frame.select(parse_float(name) for name in frame.columns if header[name] == "float")
+    for name in numbers.columns:
+        bad = (frame[name] != "") & numbers[name].is_null()
+        if bad.any():
+            row = int(bad.arg_max() or 0)
+            raise DataToolError(
+                f"{path}, line {row + 2}: {name} is {frame[name][row]!r}, expected a finite number"
+                f" ({int(bad.sum()):,} such values)"
+            )
+    return frame.with_columns(numbers)
+
+
+def parse_float(name: str) -> pl.Expr:
+    """A text column as Float64: null where it is no finite number."""
+    number = pl.col(name).cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number).alias(name)
+
+
+def read_fields(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """As `read_atomic`, with every column as the text that stands in the file."""
+    path = Path(path)
+    header = read_header(path)
+    missing = [name for name in columns if name not in header]
     if missing:
         raise DataToolError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
-    wanted = [f"{name}:{header[name]}" for name in names]
+    wanted = [f"{name}:{header[name]}" for name in columns]
     try:
         frame = pl.read_csv(
-            path,
-            columns=wanted,
-            separator="\t",
-            infer_schema=False,
-            empty_string_is_null=False,
-            glob=False,
+            path, columns=wanted, separator="\t", infer_schema=False, empty_string_is_null=False, glob=False
         )
     except (pl.exceptions.PolarsError, OSError) as error:
         _explain_bad_row(path, len(header))
@@ -156,21 +173,7 @@ def read_atomic(path: Path, columns: Sequence[str] | None = None) -> pl.DataFram
     # Polars fills short rows silently and drops surplus fields it was not asked for; the totals give both away.
     if lines != frame.height + 1 or tabs != lines * (len(header) - 1):
         _explain_bad_row(path, len(header))
-    frame = frame.select(wanted).rename(dict(zip(wanted, names, strict=True)))
-    return _parse_floats(frame, [name for name in names if header[name] == "float"], path)
-
-
-def _parse_floats(frame: pl.DataFrame, names: list[str], path: Path) -> pl.DataFrame:
-    numbers = frame.select(pl.col(names).cast(pl.Float64, strict=False)) if names else frame
-    for name in names:
-        bad = (frame[name] != "") & ~numbers[name].is_finite().fill_null(False)
-        if bad.any():
-            row = int(bad.arg_max() or 0)
-            raise DataToolError(
-                f"{path}, line {row + 2}: {name} is {frame[name][row]!r}, expected a finite number"
-                f" ({int(bad.sum()):,} such values)"
-            )
-    return frame.with_columns(numbers) if names else frame
+    return frame.select(wanted).rename(dict(zip(wanted, columns, strict=True)))
 
 
 def _count_lines(path: Path) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from dataset_tools.errors import DataToolError
 from dataset_tools.json_files import SUFFIXES, list_files, read_documents
 from dataset_tools.problems import Problems
 from dataset_tools.text import replace_surrogates
+from dataset_tools.times import iso_seconds
 
 HELP = "YouTube Data API v3 dumps (videos, commentThreads, comments)"
 EXAMPLE = "lsvcr-data youtube dumps/ dataset/mychannel --min-user-inter 5 --min-item-inter 5"
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments say."""
     problems = Problems()
     tables, notes = read(list_files(args.raw), problems)
-    tables = clean(tables, problems)
+    tables = clean(tables, problems, cascades=args.on_error == "skip")
     convert(
         events(tables, notes, keep_owner=args.keep_owner),
         problems,
@@ -77,9 +78,11 @@ def read(files: list[Path], problems: Problems) -> tuple[Tables, dict[str, int]]
         problems.settle("fail")
         raise DataToolError(f"found {item.height:,} videos and {comment.height:,} comments; a data set needs both")
     comment, merged = _join_forms(comment, problems)
-    item = item.with_columns(_seconds("upload_time"), _duration("duration"))
+    item = item.with_columns(iso_seconds(pl.col("upload_time")), _duration("duration"))
     item = item.drop(name for name in ("duration", "tags") if item[name].is_null().all())
-    return {"item": item, "comment": comment.with_columns(_seconds("timestamp"))}, {"comments_given_twice": merged}
+    return {"item": item, "comment": comment.with_columns(iso_seconds(pl.col("timestamp")))}, {
+        "comments_given_twice": merged
+    }
 
 
 def events(tables: Tables, notes: dict[str, int], *, keep_owner: bool) -> Tables:
@@ -213,13 +216,6 @@ def _join_forms(comment: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame
         "comment whose thread, and so its video, is missing", comment.filter(lost), ["comment_id", "parent_id"]
     )
     return comment.filter(~lost).sort("_file", "_line", maintain_order=True), listed.height - new.height
-
-
-def _seconds(name: str) -> pl.Expr:
-    """An RFC 3339 time as Unix seconds; anything else stays as it is, for the check of numbers to report."""
-    text = pl.col(name)
-    time = text.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
-    return pl.coalesce((time.dt.timestamp("us") / 1e6).cast(pl.String), text).alias(name)
 
 
 def _duration(name: str) -> pl.Expr:
