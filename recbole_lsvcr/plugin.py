@@ -37,6 +37,7 @@ from types import ModuleType
 from typing import Any
 
 SAMPLE = "lsvcr-sample"
+DATA_KEYS = ("numerical_features", "discretization")  # settings of a data set that RecBole's list of them leaves out
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class Model:
 # The registry: a new model is one new entry.
 MODELS: dict[str, Model] = {
     "LSVCR": Model("recbole_lsvcr.model.lsvcr"),
-    "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
     "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
@@ -186,11 +186,12 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
 
     defaults, said = config.internal_config_dict, config.external_config_dict
     trust_pickles(said.get(TRUST_KEY) or [])
-    ours, folder = properties_dir(), Path(said.get("data_path") or defaults["data_path"], dataset)
-    files = ("overall", f"model/{model}", f"dataset/{dataset}")
-    for file in (*(ours / f"{name}.yaml" for name in files), folder / f"{dataset}.yaml"):
-        if file.is_file():
-            defaults.update(_read_properties(file, config.yaml_loader))
+    for name in ("overall", f"model/{model}", f"dataset/{dataset}"):
+        defaults.update(_read_properties(properties_dir() / f"{name}.yaml", config.yaml_loader))
+    folder = Path(said.get("data_path") or defaults["data_path"], dataset)
+    own = _read_properties(folder / f"{dataset}.yaml", config.yaml_loader)
+    # Written for RecBole without the plugin, it may hold a model's settings too; a data set decides on data only.
+    defaults.update({key: value for key, value in own.items() if key in {*config.parameters["Dataset"], *DATA_KEYS}})
     if model_class.type.name != "SEQUENTIAL":
         return
     settings, columns = {**defaults, **said}, defaults.get("load_col")
@@ -206,6 +207,8 @@ def _read_properties(file: Path, loader: Any) -> dict[str, Any]:
 
     from recbole_lsvcr.errors import ConfigError
 
+    if not file.is_file():
+        return {}
     try:
         found = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # RecBole's loader: 1e-3 is a number
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -265,11 +268,22 @@ def _patch_dataset(module: ModuleType) -> None:
             stock(self)
             return
         if self.config["local_rank"] == 0:
-            importlib.import_module("dataset_tools.sample").generate(Path(self.dataset_path))
+            _generate_sample(Path(self.dataset_path))
         barrier()
 
     module.torch = _Stand(module.torch, distributed=_Stand(distributed, barrier=barrier))  # type: ignore[attr-defined]
     module.Dataset._download = download
+
+
+def _generate_sample(folder: Path) -> None:
+    from dataset_tools.errors import DataToolError
+    from dataset_tools.sample import generate
+    from recbole_lsvcr.errors import DataError
+
+    try:
+        generate(folder)
+    except DataToolError as error:
+        raise DataError(str(error)) from error
 
 
 def _answer(ending: str, where: str, what: str) -> Callable[[ModuleType], None]:
@@ -315,7 +329,7 @@ def run_recboles(rank: int, *args: Any) -> None:
 def objective_function(config_dict: Any = None, config_file_list: Any = None, saved: bool = True) -> dict[str, Any]:
     """RecBole's; a Ray worker finds it here and so has the plugin.
 
-    The test metrics stand in the result too: Ray takes what is returned for a trial's last report, and wants them there.
+    The test metrics stand in the result too: Ray takes what is returned for a trial's last report and wants them.
     """
     importlib.import_module("recbole.quick_start")
     result = _stock["objective_function"](config_dict=config_dict, config_file_list=config_file_list, saved=saved)
