@@ -75,7 +75,7 @@ class LanguageModelEncoder:
         self.device, self.precision = first.device, str(first.dtype).removeprefix("torch.")
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cuda"])
         self.max_tokens = min([max_tokens, *_positions(model, tokenizer)])
-        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.vocabulary = _vocabulary(model, name)
         self.pad_id = _pad_id(model, tokenizer, self.vocabulary)
         self.count = TokenCount()
         self.dim = self._probe()
@@ -183,7 +183,7 @@ class LanguageModelEncoder:
                 return int((pooled if self.head is None else self.head(pooled)).shape[-1])
         except (AttributeError, TypeError, ValueError) as error:
             raise StoreError(
-                f"{type(self.model).__name__} of {self.name} cannot encode text ({error}); "
+                f"{self.name} cannot encode text: {type(self.model).__name__} ({error}); "
                 "accepted: an encoder or a causal language model"
             ) from error
         finally:
@@ -213,6 +213,17 @@ def _positions(model: nn.Module, tokenizer: Any) -> list[int]:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
     ]
     return [limit for limit in limits if isinstance(limit, int) and limit > 0]
+
+
+def _vocabulary(model: Any, name: str) -> int:
+    """How many tokens the model has an embedding for."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError) as error:
+        raise StoreError(
+            f"{name} cannot encode text: {type(model).__name__} has no token embeddings; "
+            "accepted: an encoder or a causal language model"
+        ) from error
 
 
 def _pad_id(model: nn.Module, tokenizer: Any, vocabulary: int) -> int:

@@ -181,7 +181,9 @@ def _unusable(name: str, error: BaseException, reason: str = "") -> StoreError:
             "it is no folder here, not in the local Hugging Face cache, and the hub cannot be reached; "
             "give a model folder, minilm or hashing"
         )
-    return StoreError(f"the text encoder {name} cannot be loaded: {reason + ' (' + first + ')' if reason else first}")
+    if not reason:
+        reason, first = first.rstrip("."), "give a whole folder written by save_pretrained, minilm or hashing"
+    return StoreError(f"the text encoder {name} cannot be loaded: {reason} ({first})")
 
 
 @contextmanager
