@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -343,3 +345,8 @@ def test_bad_options_are_named(options, message):
 def test_an_unknown_kind_is_named():
     with pytest.raises(ConfigError, match="'videos' are not known"):
         JointData(make_tables(0), split=BOUNDARIES).rows("videos", 0)
+
+
+def test_the_data_substrate_imports_without_recbole_and_torch():
+    code = "import sys; sys.modules.update(recbole=None, torch=None); import recbole_lsvcr.data.joint"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -46,7 +46,10 @@ class Pool:
     @classmethod
     def of(cls, tables: Tables) -> Pool:
         comment = 1 + np.flatnonzero(~tables.comment_is_reply[1:])
-        comment = comment[np.lexsort((tables.comment_time[comment], tables.comment_item[comment]))]
+        time = tables.comment_time[comment]
+        if (time[1:] < time[:-1]).any():  # many sources know no posting times, and sorting millions takes seconds
+            comment = comment[np.argsort(time, kind="stable")]
+        comment = comment[np.argsort(tables.comment_item[comment], kind="stable")]
         position = np.full(tables.n_comments, -1, np.int32)
         position[comment] = np.arange(len(comment))
         return cls(
