@@ -136,6 +136,7 @@ class JointData:
         items, users = np.asarray(items), np.asarray(users)
         pairs = None
         if exclude is not None:
+            exclude = np.asarray(exclude)
             row, column = np.nonzero(exclude)
             pairs = row, exclude[row, column]
         own = self._popular.own_groups(users, items)
