@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataToolError as error:
         sys.stderr.write(f"lsvcr-data {args.command}: {error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"lsvcr-data {args.command}: {error}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"lsvcr-data {args.command}: interrupted, nothing was written\n")
         return 130

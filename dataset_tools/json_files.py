@@ -36,7 +36,7 @@ def list_files(raw: list[Path]) -> list[Path]:
 
 
 def read_documents(files: list[Path], problems: Problems) -> Iterator[Document]:
-    """Every JSON value of `files`: each line of JSON lines; the value, or its elements, of a file that is one."""
+    """Every JSON value of `files`, one per line or one per file; a list counts as its elements."""
     with tqdm(total=sum(path.stat().st_size for path in files), unit="B", unit_scale=True, disable=None) as progress:
         for path in files:
             progress.set_description(path.name)
@@ -96,7 +96,7 @@ def _read_lines(file: int, lines: Iterable[tuple[int, bytes]], problems: Problem
         if isinstance(value, Exception):
             problems.add(*_fault(value, file, number))
         else:
-            yield value, file, number
+            yield from ((part, file, number) for part in (value if isinstance(value, list) else [value]))
 
 
 def _fault(error: Exception, file: int, number: int | None) -> tuple[str, int, int | None, str]:
@@ -104,7 +104,7 @@ def _fault(error: Exception, file: int, number: int | None) -> tuple[str, int, i
         return "bytes that are not UTF-8", file, number, f"{error.reason} at byte {error.start}"
     if isinstance(error, json.JSONDecodeError):
         place = f"column {error.colno}" if number is not None else f"line {error.lineno}, column {error.colno}"
-        return "text that is not JSON (is the file cut short?)", file, number, f"{error.msg} at {place}"
+        return "text that is not JSON (is the file cut short?)", file, number, f"{error.msg}, {place}"
     return "text that is not JSON", file, number, str(error)
 
 

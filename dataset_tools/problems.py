@@ -75,10 +75,12 @@ class Problems:
         total = sum(violation.count for violation in violations)
         if on_error == "fail":
             raise DataToolError(
-                f"{total:,} faults in the raw data, nothing was written; mend them or drop them with --on-error skip:",
+                f"{total:,} fault{'s' * (total > 1)} in the raw data, nothing written; mend or drop (--on-error skip):",
                 violations,
             )
-        sys.stderr.write(f"{total:,} rows dropped:\n" + "".join(f"  {violation}\n" for violation in violations))
+        sys.stderr.write(
+            f"faults in the raw data, {total:,} dropped:\n" + "".join(f"  {violation}\n" for violation in violations)
+        )
 
 
 def _short(value: object, most: int = 60) -> str:

@@ -129,7 +129,12 @@ def _recbole_settings(name: str, prepared: Mapping[str, pl.DataFrame]) -> str:
     lines = []
     for suffix, fields in wanted.items():
         if suffix in prepared:
-            there = [column.partition(":")[0] for column in prepared[suffix].columns]
+            # RecBole cannot make a tensor of sequences that are all empty.
+            there = [
+                column.partition(":")[0]
+                for column, dtype in prepared[suffix].schema.items()
+                if dtype != pl.String or (prepared[suffix][column] != "").any()
+            ]
             lines.append(f"  {suffix}: [{', '.join(field for field in fields if field in there)}]")
     return _RECBOLE_SETTINGS.format(name=name, load_col="\n".join(lines))
 

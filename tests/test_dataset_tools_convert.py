@@ -1,0 +1,167 @@
+"""The steps that every source shares: rules of rows and keys, repeated pairs, k-core, order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_tools.check import check
+from dataset_tools.convert import Options, clean, convert, drop_repeats, k_core
+from dataset_tools.errors import DataToolError
+from dataset_tools.problems import Problems
+from dataset_tools.schema import read_atomic
+
+
+def placed(rows: dict[str, Any]) -> pl.DataFrame:
+    height = len(next(iter(rows.values())))
+    return pl.DataFrame({**rows, "_file": [0] * height, "_line": list(range(1, height + 1))})
+
+
+def raw() -> dict[str, pl.DataFrame]:
+    """Two users, three videos, two comments; numbers as text, as raw logs have them."""
+    times = ["1500000300", "1500000100", "1500000200"]
+    return {
+        "inter": placed({"user_id": ["a", "a", "b"], "item_id": ["1", "1", "2"], "timestamp": times}),
+        "item": placed({"item_id": ["1", "2", "3"], "title": ["One", "Two", "Three"]}),
+        "cinter": placed({"user_id": ["b"], "comment_id": ["c"], "item_id": ["1"], "timestamp": ["1500000400"]}),
+        "comment": placed({"comment_id": ["c", "d"], "item_id": ["1", "3"], "content": ["first", ""]}),
+    }
+
+
+def run(tables: dict[str, pl.DataFrame], folder: Path, **options: object) -> dict[str, pl.DataFrame]:
+    problems = Problems(files=["raw.csv"], units=["line"])
+    chosen = Options(**options)  # type: ignore[arg-type]
+    convert(tables, problems, folder, source="test", options=chosen, source_options={}, notes={})
+    assert check(folder) == []
+    return {suffix: read_atomic(folder / f"{folder.name}.{suffix}") for suffix in tables}
+
+
+def test_rows_are_in_the_order_of_time_and_the_first_of_a_pair_stays(tmp_path: Path) -> None:
+    assert run(raw(), tmp_path / "x")["inter"].rows() == [("a", "1", 1500000100.0), ("b", "2", 1500000200.0)]
+    every = run(raw(), tmp_path / "y", repeat="all")["inter"]
+    assert every["timestamp"].to_list() == [1500000100.0, 1500000200.0, 1500000300.0]
+
+
+def test_equal_times_keep_the_order_of_the_source() -> None:
+    inter = pl.DataFrame({"user_id": list("aab"), "item_id": list("112"), "timestamp": [5.0, 5.0, 5.0], "n": [1, 2, 3]})
+    assert drop_repeats(inter)["n"].to_list() == [1, 3]
+
+
+def replace(suffix: str, column: str, value: object) -> dict[str, pl.DataFrame]:
+    """The raw tables with another value in the first row of a column."""
+    tables = raw()
+    values = tables[suffix][column].to_list()
+    tables[suffix] = tables[suffix].with_columns(pl.Series(column, [value, *values[1:]]))
+    return tables
+
+
+FAULTS = [
+    ("inter", "timestamp", "soon", "malformed number in .inter (line 1: timestamp='soon')"),
+    ("inter", "timestamp", "", "malformed number in .inter"),
+    ("inter", "timestamp", "inf", "malformed number in .inter"),
+    ("inter", "timestamp", "1500000300000", "timestamp in milli- or microseconds, seconds expected, in .inter"),
+    ("inter", "timestamp", "1500000300000000", "timestamp in milli- or microseconds, seconds expected, in .inter"),
+    ("inter", "timestamp", "600000000", "timestamp outside 1990–2100 in .inter"),
+    ("inter", "timestamp", "4102444800", "timestamp outside 1990–2100 in .inter"),
+    ("inter", "user_id", "NA", "user_id that is empty or read as missing (NA, null …) in .inter"),
+    ("inter", "user_id", " ", "user_id that is empty or read as missing (NA, null …) in .inter"),
+    ("inter", "user_id", "a\tb", "user_id that is empty or read as missing (NA, null …) in .inter"),
+    ("inter", "user_id", "[PAD]", "user_id that is empty or read as missing (NA, null …) in .inter"),
+    ("inter", "item_id", "9", "item_id in .inter that .item does not have (line 1: item_id='9')"),
+    ("item", "title", "\n\0", "empty title in .item (line 1: item_id='1')"),
+    ("item", "item_id", "3", "duplicated item_id in .item (line 3: item_id='3')"),
+    ("cinter", "comment_id", "e", "comment_id in .cinter that .comment does not have"),
+    ("cinter", "item_id", "2", "item_id in .cinter that is not its comment's (line 1: comment_id='c' item_id='2')"),
+    ("comment", "item_id", "9", "item_id in .comment that .item does not have"),
+    ("comment", "comment_id", "d", "duplicated comment_id in .comment (line 2: comment_id='d')"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "column", "value", "message"), FAULTS)
+def test_every_fault_is_fatal_or_dropped(tmp_path: Path, suffix: str, column: str, value: str, message: str) -> None:
+    with pytest.raises(DataToolError) as caught:
+        run(replace(suffix, column, value), tmp_path / "x")
+    assert f"raw.csv: 1 × {message}" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    run(replace(suffix, column, value), tmp_path / "x", on_error="skip")  # `check` finds nothing left
+    dropped = json.loads((tmp_path / "x" / "x.meta.json").read_text())["dropped"]
+    assert dropped[message.partition(" (line")[0]] == 1
+
+
+def test_all_faults_are_listed_with_their_totals(tmp_path: Path) -> None:
+    tables = raw()
+    tables["inter"] = tables["inter"].with_columns(timestamp=pl.lit("x"))
+    tables["item"] = tables["item"].with_columns(title=pl.lit(" "))
+    with pytest.raises(DataToolError) as caught:
+        run(tables, tmp_path / "x")
+    assert {violation.kind: violation.count for violation in caught.value.violations} == {
+        "malformed number in .inter": 3,
+        "empty title in .item": 3,
+    }
+    assert "line 1: timestamp='x'; line 2" in str(caught.value)
+
+
+def test_what_refers_to_a_dropped_row_goes_too_and_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parents = ["", "", "d", "e", "c"]
+    comment = {"comment_id": list("cdefg"), "item_id": list("13331"), "content": list("vwxyz"), "parent_id": parents}
+    tables = {**replace("item", "title", ""), "comment": placed(comment)}
+    written = run(tables, tmp_path / "x", on_error="skip")
+    assert written["inter"]["item_id"].to_list() == ["2"] and written["cinter"].is_empty()
+    assert written["comment"]["comment_id"].to_list() == ["d", "e", "f"]
+    assert "2 × row of .inter whose item_id was dropped" in capsys.readouterr().err
+    tables["comment"] = tables["comment"].with_columns(item_id=pl.Series(list("19331")))
+    problems = Problems(files=["raw.csv"], units=["line"])
+    assert clean(tables, problems, cascades=True)["comment"].is_empty()  # d goes, then its reply e, then e's reply f
+
+
+def slow_core(pairs: list[tuple[int, int]], min_user: int, min_item: int) -> list[tuple[int, int]]:
+    while True:
+        users = [user for user, _ in pairs]
+        items = [item for _, item in pairs]
+        kept = [(u, i) for u, i in pairs if users.count(u) >= min_user and items.count(i) >= min_item]
+        if kept == pairs:
+            return pairs
+        pairs = kept
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs=PAIRS, touched=PAIRS, min_user=st.integers(0, 4), min_item=st.integers(0, 4))
+def test_k_core_leaves_no_trace_of_what_it_drops(
+    pairs: list[tuple[int, int]], touched: list[tuple[int, int]], min_user: int, min_item: int
+) -> None:
+    text = pl.String
+    inter = pl.DataFrame(pairs, schema={"user_id": text, "item_id": text}, orient="row", strict=False)
+    cinter = pl.DataFrame(touched, schema={"user_id": text, "item_id": text}, orient="row", strict=False)
+    tables = {
+        "inter": inter,
+        "item": pl.DataFrame({"item_id": [str(i) for i in range(8)]}),
+        "user": pl.DataFrame({"user_id": [str(i) for i in range(8)]}),
+        "cinter": cinter,
+        "comment": pl.DataFrame({"item_id": [str(i) for i in range(8)], "user_id": [str(7 - i) for i in range(8)]}),
+    }
+    core, _ = k_core(tables, min_user, min_item)
+    expected = slow_core(pairs, min_user, min_item)
+    assert [(int(u), int(i)) for u, i in core["inter"].rows()] == expected
+    off = min_user <= 1 and min_item <= 0
+    lost_users = set() if off else {u for u, _ in pairs} - {u for u, _ in expected}
+    watched, in_core = {i for _, i in pairs}, {i for _, i in expected}
+    only_comments = {i for _, i in touched} - watched
+    stay = in_core | (only_comments if min_item > 0 else set(range(8)) - watched)
+    lost_items = set() if off else set(range(8)) - stay
+    assert {int(i) for i in core["item"]["item_id"]} == set(range(8)) - lost_items
+    assert {int(u) for u in core["user"]["user_id"]} == set(range(8)) - lost_users
+    kept = [(u, i) for u, i in touched if u not in lost_users and i not in lost_items]
+    assert [(int(u), int(i)) for u, i in core["cinter"].rows()] == kept
+    comments = [(i, 7 - i) for i in range(8) if i not in lost_items]
+    assert core["comment"].rows() == [(str(i), "" if u in lost_users else str(u)) for i, u in comments]

@@ -1,0 +1,256 @@
+"""YouTube dumps: a channel worked out by hand, every form of file, and what is wrong with files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_tools.__main__ import main
+from dataset_tools.check import check
+from dataset_tools.schema import read_atomic
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "youtube-bvgm"
+Rows = list[dict[str, Any]]
+
+
+def video(name: str, at: str = "2020-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
+    snippet = {"title": f"Title {name}", "channelId": "OWNER", "publishedAt": at, "categoryId": "20", **more}
+    return {"kind": "youtube#video", "id": name, "snippet": snippet}
+
+
+def comment(name: str, author: str | None, at: str, text: str = "hm", **more: Any) -> dict[str, Any]:
+    snippet: dict[str, Any] = {"textDisplay": text, "publishedAt": at, "likeCount": 2, **more}
+    if author is not None:
+        snippet["authorChannelId"] = {"value": author}
+    return {"kind": "youtube#comment", "id": name, "snippet": snippet}
+
+
+def thread(top: dict[str, Any], on: str, *replies: dict[str, Any]) -> dict[str, Any]:
+    snippet = {"videoId": on, "topLevelComment": top, "totalReplyCount": len(replies)}
+    for reply in replies:
+        reply["snippet"]["parentId"] = top["id"]
+    more = {"replies": {"comments": list(replies)}} if replies else {}
+    return {"kind": "youtube#commentThread", "id": top["id"], "snippet": snippet, **more}
+
+
+def channel() -> tuple[Rows, Rows]:
+    """Two videos. T1: a writes, b replies, a replies to itself, the owner replies. T2: the owner writes, b replies."""
+    videos = [video("v1", tags=["game music", "ost"]), video("v2"), video("v3")]
+    threads = [
+        thread(
+            comment("T1", "a", "2020-01-02T00:00:00Z", textOriginal='say "hi"\n\ud800 😀'),
+            "v1",
+            comment("T1.1", "b", "2020-01-02T00:00:10.500Z"),
+            comment("T1.2", "a", "2020-01-02T00:00:20Z"),
+            comment("T1.3", "OWNER", "2020-01-02T00:00:30Z"),
+        ),
+        thread(
+            comment("T2", "OWNER", "2020-01-01T00:00:05Z"),
+            "v2",
+            comment("T2.1", "b", "2020-01-01T12:00:00Z"),
+        ),
+        thread(comment("T3", None, "2020-01-03T00:00:00Z"), "v2"),
+    ]
+    return videos, threads
+
+
+T0 = 1577836800.0  # 2020-01-01T00:00:00Z
+DAY = 86_400.0
+
+
+def write_lines(path: Path, rows: Rows) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def dump(folder: Path) -> Path:
+    videos, threads = channel()
+    write_lines(folder / "videos.jsonl", videos)
+    write_lines(folder / "threads.jsonl", threads)
+    return folder
+
+
+def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    assert check(folder) == []
+    return {
+        suffix: read_atomic(folder / f"{folder.name}.{suffix}").rows()
+        for suffix in ("inter", "cinter", "comment", "item")
+    }
+
+
+def test_a_channel_worked_out_by_hand(tmp_path: Path) -> None:
+    assert main(["youtube", str(dump(tmp_path / "raw")), str(tmp_path / "x")]) == 0
+    got = tables(tmp_path / "x")
+    assert got["inter"] == [("b", "v2", T0 + DAY / 2), ("a", "v1", T0 + DAY), ("b", "v1", T0 + DAY + 10.5)]
+    assert got["cinter"] == [("b", "T1", "v1", T0 + DAY + 10.5, 0.0, 1.0)]
+    assert got["comment"] == [
+        ("T1", "v1", 'say "hi" \ufffd 😀', "a", "", 2.0, 3.0, T0 + DAY),
+        ("T1.1", "v1", "hm", "b", "T1", 2.0, None, T0 + DAY + 10.5),
+        ("T1.2", "v1", "hm", "a", "T1", 2.0, None, T0 + DAY + 20),
+        ("T3", "v2", "hm", "", "", 2.0, 0.0, T0 + 2 * DAY),
+    ]
+    assert got["item"] == [
+        ("v1", "Title v1", "game_music ost", "OWNER", "20", T0),
+        ("v2", "Title v2", "", "OWNER", "20", T0),
+        ("v3", "Title v3", "", "OWNER", "20", T0),
+    ]
+    meta = json.loads((tmp_path / "x" / "x.meta.json").read_text())
+    assert meta["notes"] == {
+        "comments_given_twice": 0,
+        "comments_read": 7,
+        "comments_without_author": 1,
+        "comments_by_owner_left_out": 2,
+        "replies_to_owner_left_out": 1,
+        "replies_to_oneself_no_interaction": 1,
+    }
+    assert meta["raw_files"] == ["threads.jsonl", "videos.jsonl"] and str(tmp_path) not in json.dumps(meta)
+
+
+def test_the_owner_and_repeated_pairs_on_request(tmp_path: Path) -> None:
+    options = ["--keep-owner", "--repeat", "all"]
+    assert main(["youtube", str(dump(tmp_path / "raw")), str(tmp_path / "x"), *options]) == 0
+    got = tables(tmp_path / "x")
+    assert [row[:2] for row in got["inter"]] == [
+        ("OWNER", "v2"), ("b", "v2"), ("a", "v1"), ("b", "v1"), ("a", "v1"), ("OWNER", "v1"),
+    ]  # fmt: skip
+    assert [row[:2] for row in got["cinter"]] == [("b", "T2"), ("b", "T1"), ("OWNER", "T1")]
+    assert [row[0] for row in got["comment"]] == ["T1", "T1.1", "T1.2", "T1.3", "T2", "T2.1", "T3"]
+
+
+def as_responses(folder: Path, videos: Rows, threads: Rows) -> list[Path]:
+    """One indented response per file, the comments' gzip."""
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps({"kind": "youtube#videoListResponse", "items": videos}, indent=1))
+    packed = json.dumps({"kind": "youtube#commentThreadListResponse", "items": threads}, indent=1)
+    (folder / "b.json.gz").write_bytes(gzip.compress(packed.encode()))
+    return [folder]
+
+
+def as_response_lines(folder: Path, videos: Rows, threads: Rows) -> list[Path]:
+    """Pages of responses, one per line, and two files named one by one."""
+    pages = [{"items": threads[:1]}, {"items": threads[1:]}]
+    return [write_lines(folder / "c.jsonl", pages), write_lines(folder / "v.jsonl", [{"items": videos}])]
+
+
+def as_lists(folder: Path, videos: Rows, threads: Rows) -> list[Path]:
+    """A JSON list, on one line and on several."""
+    folder.mkdir()
+    (folder / "c.json").write_text("[" + ",\n".join(json.dumps(row) for row in threads) + "]\n")
+    (folder / "v.json").write_text(json.dumps(videos))
+    return [folder / "c.json", folder / "v.json"]
+
+
+def as_listed_replies(folder: Path, videos: Rows, threads: Rows) -> list[Path]:
+    """Threads with their first reply only, and comments.list with all of them: what the API gives for long threads."""
+    replies = [reply for row in threads for reply in row.get("replies", {}).get("comments", [])]
+    first = [
+        {**row, "replies": {"comments": row["replies"]["comments"][:1]}} if "replies" in row else row for row in threads
+    ]
+    return [write_lines(folder / "a.jsonl", first), write_lines(folder / "b.jsonl", [*replies, *videos])]
+
+
+@pytest.mark.parametrize("form", [as_responses, as_response_lines, as_lists, as_listed_replies])
+def test_every_form_of_dump_gives_the_same_data(tmp_path: Path, form: Any) -> None:
+    main(["youtube", str(dump(tmp_path / "raw")), str(tmp_path / "x")])
+    raw = form(tmp_path / "other", *channel())
+    assert main(["youtube", *map(str, raw), str(tmp_path / "y")]) == 0
+    expected, got = tables(tmp_path / "x"), tables(tmp_path / "y")
+    assert {suffix: sorted(rows, key=str) for suffix, rows in got.items()} == {
+        suffix: sorted(rows, key=str) for suffix, rows in expected.items()
+    }
+
+
+def break_file(folder: Path, name: str) -> None:
+    """One way to damage a dump."""
+    threads, videos = folder / "threads.jsonl", folder / "videos.jsonl"
+    lines = threads.read_bytes().splitlines(keepends=True)
+    match name:
+        case "cut":
+            threads.write_bytes(b"".join(lines)[:-40])
+        case "utf8":
+            threads.write_bytes(lines[0] + b'{"kind": "\xff"}\n' + lines[1])
+        case "first line":
+            threads.write_bytes(lines[0][50:] + lines[1] + lines[2])
+        case "empty":
+            threads.write_bytes(b"")
+        case "duplicate":
+            threads.write_bytes(b"".join([*lines, lines[0]]))
+        case "unknown":
+            videos.write_text(videos.read_text().replace('"id": "v2"', '"id": "v9"'))
+        case "gzip":
+            threads.unlink()
+            (folder / "threads.jsonl.gz").write_bytes(gzip.compress(b"".join(lines))[:-30])
+        case "time":
+            threads.write_text(threads.read_text().replace("2020-01-03T00:00:00Z", "2020-13-03T00:00:00Z"))
+        case "kind":
+            threads.write_bytes(b'{"kind": "youtube#channel"}\n' + b"".join(lines))
+        case "part":
+            threads.write_bytes(b'{"kind": "youtube#commentThread", "id": "q"}\n' + b"".join(lines))
+        case "orphan":
+            write_lines(folder / "more.jsonl", [comment("Q.1", "a", "2020-01-01T00:00:00Z", parentId="Q")])
+        case "document":
+            threads.unlink()
+            (folder / "threads.json").write_text('{\n "items": [\n  {"kind": \n')
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut", "threads.jsonl: 1 × text that is not JSON (is the file cut short?) (line 3: "),
+        ("utf8", "threads.jsonl: 1 × bytes that are not UTF-8 (line 2: invalid start byte at byte 10)"),
+        ("first line", "threads.jsonl: 1 × text that is not JSON (is the file cut short?) (line 1: "),
+        ("empty", "threads.jsonl: 1 × empty file"),
+        ("duplicate", "threads.jsonl: 4 × duplicated comment_id in .comment (line 4: comment_id='T1'; "),
+        ("unknown", "threads.jsonl: 3 × item_id in .comment that .item does not have (line 2: item_id='v2'; "),
+        ("gzip", "threads.jsonl.gz: 1 × gzip stream that is damaged or cut short"),
+        ("time", "threads.jsonl: 1 × malformed number in .comment (line 3: timestamp='2020-13-03T00:00:00Z')"),
+        ("kind", "threads.jsonl: 1 × not a video, comment thread or comment (line 1: kind 'youtube#channel')"),
+        ("part", "threads.jsonl: 1 × resource without what the API always gives (line 1: 'snippet')"),
+        ("orphan", "more.jsonl: 1 × comment whose thread, and so its video, is missing (line 1: comment_id='Q.1' "),
+        ("document", "threads.json: 1 × text that is not JSON (is the file cut short?) (Expecting value, line 4, "),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    break_file(dump(tmp_path / "raw"), name)
+    assert main(["youtube", str(tmp_path / "raw"), str(tmp_path / "x")]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_folder_without_dumps_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for raw, message in (("", "holds no file of .json"), ("none", "does not exist")):
+        assert main(["youtube", str(tmp_path / raw), str(tmp_path / "x")]) == 2
+        assert message in capsys.readouterr().err
+    videos = write_lines(tmp_path / "v.jsonl", channel()[0])
+    assert main(["youtube", str(videos), str(tmp_path / "x")]) == 2
+    assert "found 3 videos and 0 comments; a data set needs both" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real YouTube data are not on this machine")
+def test_the_real_channel(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert main(["youtube", str(REAL), str(tmp_path / "full")]) == 0
+    assert time.monotonic() - began < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 2e9
+    meta = json.loads((tmp_path / "full" / "full.meta.json").read_text())
+    assert meta["notes"]["comments_read"] == 156_837 and meta["rows"]["item"] == 2_386
+    # The data's README counts the 26 comments without author, under 8 videos, as one user: 128,272 pairs of 58,999 users.
+    assert meta["notes"]["comments_without_author"] == 26
+    assert meta["rows"]["inter"] == 128_272 - 8 and meta["users"]["inter"] == 58_999 - 1
+    assert meta["videos"]["inter"] == 2_267 and meta["rows"]["cinter"] == 21_203
+    assert check(tmp_path / "full") == []
+    options = ["--min-user-inter", "5", "--min-item-inter", "5"]
+    assert main(["youtube", str(REAL), str(tmp_path / "core"), *options]) == 0
+    core = json.loads((tmp_path / "core" / "core.meta.json").read_text())
+    assert (core["rows"]["inter"], core["users"]["inter"], core["videos"]["inter"]) == (58_519, 3_647, 2_246)
+    assert core["rows"]["item"] == 2_246
