@@ -193,7 +193,7 @@ def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Proble
             kept = table if target == suffix else tables[target]
             there = blank | pl.col(name).is_in(kept[key].implode())
             table = _keep(table, there, f"row of .{suffix} whose {name} was dropped", [name], problems)
-    if suffix == "cinter":
+    if suffix == "cinter" and "comment" in tables:
         owner = tables["comment"].select("comment_id", _owner="item_id")
         table = table.join(owner, on="comment_id", how="left", maintain_order="left")
         kind = "item_id in .cinter that is not its comment's"

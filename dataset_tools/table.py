@@ -39,7 +39,7 @@ from dataset_tools.errors import DataToolError
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, field_type
 from dataset_tools.tabular import read_table
-from dataset_tools.times import UNITS, check_format, formatted_seconds, iso_seconds
+from dataset_tools.times import UNITS, check_format, formatted_seconds, iso_seconds, to_seconds
 
 HELP = "any CSV, TSV, JSON-lines or Parquet set, by a YAML mapping of columns"
 EXAMPLE = "lsvcr-data table logs/ dataset/mine --mapping examples/table_mapping.yaml"
@@ -230,9 +230,10 @@ def _finish(column: pl.Series, spec: Mapping[str, Any], suffix: str) -> pl.Serie
 
 def _seconds(column: pl.Series, time: str, zone: str) -> pl.Series:
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.timestamp("us") / 1e6
+        return pl.select(to_seconds(pl.lit(column))).to_series()
     text = pl.lit(column.cast(pl.String))
     if time in UNITS:
-        number = text.str.strip_chars().cast(pl.Float64, strict=False) / UNITS[time]
-        return pl.select(pl.coalesce(number.cast(pl.String), text)).to_series()
+        number = pl.select(text.str.strip_chars().cast(pl.Float64, strict=False)).to_series()
+        exact = pl.Series(number.to_numpy() / UNITS[time], nan_to_null=True)  # Polars would multiply by 1 / unit
+        return pl.select(pl.coalesce(pl.lit(exact).cast(pl.String), text)).to_series()
     return pl.select(iso_seconds(text, zone) if time == "iso" else formatted_seconds(text, time, zone)).to_series()

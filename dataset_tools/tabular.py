@@ -102,7 +102,7 @@ def _read_csv(
         line = line + breaks.cum_sum() - breaks
     frame = frame.with_columns(_line=line)
     # Polars fills short rows silently; the total of separators gives them away.
-    if separators != (frame.height + 2 - first_line) * (len(names) - 1) + inside:
+    if separators != (frame.height + first_line - 1) * (len(names) - 1) + inside:
         blank = _examine(path, separator, quoted, len(names))
         frame = frame.filter(~pl.col("_line").is_in(blank))
     return frame

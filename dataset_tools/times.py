@@ -44,4 +44,10 @@ def _on_the_clock(time: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _as_text(time: pl.Expr) -> pl.Expr:
-    return (time.dt.timestamp("us") / 1e6).cast(pl.String)
+    return to_seconds(time).cast(pl.String)
+
+
+def to_seconds(time: pl.Expr) -> pl.Expr:
+    """A Datetime as Float64 seconds; Polars divides by a constant inexactly, so whole seconds are split off first."""
+    micro = time.cast(pl.Datetime("us")).dt.timestamp("us")
+    return micro.floordiv(1_000_000).cast(pl.Float64) + micro.mod(1_000_000) / 1e6

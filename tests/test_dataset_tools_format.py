@@ -143,7 +143,7 @@ def test_nothing_is_left_behind_and_the_old_data_set_stays(
 
 def test_a_data_set_replaces_an_older_one_but_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "x"
-    write_dataset(folder, tiny(), meta={}, extra={"stale.txt": lambda path: path.write_text("old") and None})
+    write_dataset(folder, tiny(), meta={}, extra={"stale.txt": Path.touch})
     write_dataset(folder, tiny(), meta={})
     assert not (folder / "x.stale.txt").exists()
     (folder / "notes.txt").write_text("mine")

@@ -1,0 +1,174 @@
+"""`check` finds every planted violation, and nothing in a sound folder; the command line around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dataset_tools.__main__ import COMMANDS, main
+from dataset_tools.check import check
+from dataset_tools.writer import write_dataset
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sound data set with every kind of file."""
+    folder = tmp_path_factory.mktemp("check") / "x"
+    tables = {
+        "inter": pl.DataFrame({"user_id": ["a", "b"], "item_id": ["1", "2"], "timestamp": [1500000000, 1600000000]}),
+        "item": pl.DataFrame({"item_id": ["1", "2"], "title": ["One", "Two"], "duration": [10, 20], "mark": [1, 2]}),
+        "user": pl.DataFrame({"user_id": ["a", "b"]}),
+        "cinter": pl.DataFrame(
+            {"user_id": ["a", "b"], "comment_id": ["c", "d"], "item_id": ["1", "2"], "timestamp": [1500000000] * 2}
+        ),
+        "comment": pl.DataFrame({"comment_id": ["c", "d"], "item_id": ["1", "2"], "content": ["first", 'say "hi"']}),
+    }
+    write_dataset(folder, tables, meta={"source": "test"})
+    return folder
+
+
+def swap(suffix: str, old: str, new: str) -> Callable[[Path], None]:
+    """Replace the only occurrence of a text in a file of the folder."""
+
+    def damage(folder: Path) -> None:
+        path = folder / f"x.{suffix}"
+        text = path.read_bytes()
+        assert text.count(old.encode()) == 1, (path, old)
+        path.write_bytes(text.replace(old.encode(), new.encode("latin-1") if new == "\xff" else new.encode()))
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+PLANTED: list[tuple[Callable[[Path], None], str]] = [
+    (
+        swap("inter", "b\t2\t", "b\t9\t"),
+        "x.inter: 1 × item_id in .inter that .item does not have (line 3: item_id='9')",
+    ),
+    (
+        swap("inter", "b\t2\t", "e\t2\t"),
+        "x.inter: 1 × user_id in .inter that .user does not have (line 3: user_id='e')",
+    ),
+    (
+        swap("inter", "b\t2\t", "NA\t2\t"),
+        "x.inter: 1 × user_id that is empty or read as missing (NA, null …) in .inter",
+    ),
+    (
+        swap("inter", "1600000000", "1400000000"),
+        "x.inter: 1 × .inter is not in the order of time (line 3: timestamp=14",
+    ),
+    (
+        swap("inter", "1600000000", "1600000000000"),
+        "x.inter: 1 × timestamp in milli- or microseconds, seconds expected",
+    ),
+    (swap("inter", "1600000000", "16"), "x.inter: 1 × timestamp outside 1990–2100 in .inter (line 3: timestamp=16.0)"),
+    (swap("inter", "1600000000", "soon"), "x.inter: 1 × malformed number in .inter (line 3: timestamp='soon')"),
+    (swap("inter", "\t1600000000", ""), "x.inter: 1 × file that cannot be read (2 fields, the header has 3"),
+    (
+        swap("inter", "timestamp:float", "timestamp:token"),
+        "x.inter: 1 × column of the wrong type (line 1: timestamp:token",
+    ),
+    (swap("inter", "timestamp:float", "time:float"), "x.inter: 1 × missing column (line 1: timestamp:float)"),
+    (swap("item", "2\tTwo", "1\tTwo"), "x.item: 1 × duplicated item_id in .item (line 3: item_id='1')"),
+    (swap("item", "Two", ""), "x.item: 1 × empty title in .item (line 3: item_id='2')"),
+    (
+        swap("item", "Two", "Two  words"),
+        "x.item: 1 × title that is not normalised (blanks, control characters) (line 3",
+    ),
+    (swap("item", "Two", "\xff"), "x.item: 1 × file that cannot be read (not UTF-8"),
+    (
+        swap("item", "\t20\t2\n", "\t20\t2"),
+        "x.item: 1 × last line without line break (is the file cut short?) (line 3)",
+    ),
+    (swap("item", "\t20\t2", "\t20\ttwo"), "x.item: 1 × malformed number in .item (line 3: mark='two')"),
+    (
+        swap("cinter", "c\t1", "c\t2"),
+        "x.cinter: 1 × item_id in .cinter that is not its comment's (line 2: comment_id='c'",
+    ),
+    (swap("comment", "\tfirst", '\t"first'), "x.comment: 1 × file that cannot be read (a quote is not closed or not"),
+    (
+        swap("comment", "first", "second"),
+        "x.meta.json: 1 × file that was changed since it was written (SHA-256) (x.comment)",
+    ),
+    (
+        swap("yaml", "item_id, title", "item_id, name"),
+        "x.yaml: 1 × load_col names a column that is not there (item: name)",
+    ),
+    (swap("yaml", "load_col", "load"), "x.yaml: 1 × RecBole settings without load_col"),
+    (remove("x.yaml"), "x.yaml: 1 × missing file (stock RecBole needs it)"),
+    (remove("x.comment"), "x.comment: 1 × missing file"),
+    (remove("x.user"), "x.meta.json: 1 × file of the meta file that is missing (x.user)"),
+    (remove("x.meta.json"), "x.meta.json: 1 × missing file (where the data come from is not known)"),
+    (swap("meta.json", '"files"', '"hashes"'), "x.meta.json: 1 × meta file without the SHA-256 of the files ('files')"),
+    (swap("meta.json", '"x.user"', '"x.users"'), "x.meta.json: 1 × file that the meta file does not know (x.user)"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), PLANTED, ids=[message for _, message in PLANTED])
+def test_every_planted_violation_is_found(
+    tmp_path: Path, sound: Path, damage: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "x"
+    shutil.copytree(sound, folder)
+    damage(folder)
+    assert main(["check", str(folder)]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_violations_are_counted_per_kind(tmp_path: Path, sound: Path) -> None:
+    folder = tmp_path / "x"
+    shutil.copytree(sound, folder)
+    (folder / "x.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "a\t7\t1\n" * 9)
+    found = {violation.kind: violation for violation in check(folder)}
+    assert found["timestamp outside 1990–2100 in .inter"].count == 9
+    assert len(found["timestamp outside 1990–2100 in .inter"].first) == 5
+
+
+def test_a_sound_folder_is_said_to_be_sound(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(sound) == []
+    assert main(["check", str(sound)]) == 0
+    assert capsys.readouterr().out == f"{sound}: sound\n"
+
+
+def test_a_folder_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none")]) == 2
+    assert "is not a folder; give the folder of a data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_explains_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0 and f"lsvcr-data {name}" in out and "example:" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["youtube", "a"],
+        ["youtube", "a", "b", "--min-user-inter", "-1"],
+        ["sample", "a", "--seed", "x"],
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and "lsvcr-data" in capsys.readouterr().err
+
+
+def test_the_meta_file_names_no_machine_path(sound: Path) -> None:
+    meta = json.loads((sound / "x.meta.json").read_text())
+    assert str(sound.parent) not in json.dumps(meta) and set(meta["files"]) == {
+        "x.inter", "x.item", "x.user", "x.cinter", "x.comment", "x.yaml",
+    }  # fmt: skip

@@ -1,0 +1,249 @@
+"""Tables by mapping: a small platform worked out by hand, every kind of file and time, and bad mappings."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from dataset_tools import tabular
+from dataset_tools.__main__ import main
+from dataset_tools.check import check
+from dataset_tools.schema import read_atomic
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "table_mapping.yaml"
+T0 = 1696132800.0  # 2023-10-01T04:00:00Z
+VIEWS = """uid,vid,time_ms,is_like,is_collect,is_forward,play_ms,length_ms
+u1,v1,1696132800500,1,0,0,100,1000
+u1,v2,1696132900000,0,0,0,950,1000
+u2,v1,1696132700000,0,0,0,10,1000
+u2,v2,1696132600000,0,1,0,,1000
+"""
+VIDEOS = """vid,caption,topics,author,length_s,upload_date
+v1,"a ""b"",
+c",#x y #z,a1,10,2023-10-01
+
+v2,two,,a2,2.5,2023-09-30
+"""
+LIKES = '{"user": "u1", "comment": "c1", "video": "v1", "at": "2023-10-01T12:00:00+08:00", "kind": "like"}\n'
+COMMENTS = (
+    '{"id": "c1", "video": "v1", "text": "NA \\ud800", "author": {"id": "u2"}, "likes": 3}\n'
+    '{"id": "c2", "video": "v2", "text": "", "author": null}\n'
+)
+
+
+def logs(folder: Path) -> Path:
+    folder.mkdir()
+    for name, text in {
+        "views.csv": VIEWS,
+        "videos.csv": VIDEOS,
+        "likes.jsonl": LIKES,
+        "comments.jsonl": COMMENTS,
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_worked_example(tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    assert main(["table", str(logs(tmp_path / "logs")), str(out), "--mapping", str(EXAMPLE)]) == 0
+    assert check(out) == []
+    assert read_atomic(out / "x.inter").rows() == [
+        ("u2", "v2", T0 - 200, 0.0, 1.0, 0.0, None),
+        ("u1", "v1", T0 + 0.5, 1.0, 0.0, 0.0, 0.1),
+        ("u1", "v2", T0 + 100, 0.0, 0.0, 0.0, pytest.approx(0.95)),
+    ]
+    assert read_atomic(out / "x.item").rows() == [
+        ("v1", 'a "b", c', "x_y z", "a1", 10.0, T0 - 12 * 3600),
+        ("v2", "two", "", "a2", 2.5, T0 - 36 * 3600),
+    ]
+    assert read_atomic(out / "x.cinter").rows() == [("u1", "c1", "v1", T0, 1.0, 0.0)]
+    assert read_atomic(out / "x.comment").rows() == [("c1", "v1", "NA \ufffd", "u2", 3.0), ("c2", "v2", "", "", None)]
+    assert '"rows_of_inter_not_positive": 1' in (out / "x.meta.json").read_text()
+
+
+def convert(folder: Path, inter: str, spec: dict[str, Any], name: str = "i.csv") -> list[tuple[Any, ...]]:
+    """The rows of `.inter` made from one file by one section; the item is called v."""
+    folder.mkdir(exist_ok=True)
+    if inter:
+        (folder / name).write_text(inter)
+    (folder / "item.csv").write_text("id,title\nv,Title\n")
+    item = {"file": "item.csv", "columns": {"item_id": "id", "title": "title"}}
+    (folder / "map.yaml").write_text(yaml.safe_dump({"inter": {"file": name, **spec}, "item": item}))
+    status = main(["table", str(folder), str(folder / "x"), "--mapping", str(folder / "map.yaml")])
+    return read_atomic(folder / "x" / "x.inter").rows() if status == 0 else []
+
+
+PLAIN = {"user_id": "u", "item_id": "i", "timestamp": "t"}
+
+
+@pytest.mark.parametrize(
+    ("time", "raw", "expected"),
+    [
+        (None, "1696132800", T0),
+        ("s", "1696132800.25", T0 + 0.25),
+        ("ms", "1696132800250", T0 + 0.25),
+        ("us", "1696132800250000", T0 + 0.25),
+        ("ms", "1234567890123", 1234567890.123),
+        ("iso", "2009-02-13T23:31:30.123Z", 1234567890.123),
+        ("iso", "2023-10-01T04:00:00.25Z", T0 + 0.25),
+        ("iso", "2023-10-01 06:00:00+02:00", T0),
+        ("iso", "2023-10-01 04:00", T0),
+        ("iso", "2023-10-01", T0 - 4 * 3600),
+        ("%d.%m.%Y %H:%M", "01.10.2023 04:00", T0),
+        ("%Y%m%d", "20231001", T0 - 4 * 3600),
+    ],
+)
+def test_times(tmp_path: Path, time: str | None, raw: str, expected: float) -> None:
+    stamp = "t" if time is None else {"column": "t", "time": time}
+    rows = convert(tmp_path / "r", f"u,i,t\na,v,{raw}\n", {"columns": {**PLAIN, "timestamp": stamp}})
+    assert rows == [("a", "v", expected)]
+
+
+def test_a_time_zone_moves_local_times_only(tmp_path: Path) -> None:
+    stamp = {"column": "t", "time": "iso", "zone": "Asia/Shanghai"}
+    text = "u,i,t\na,v,2023-10-01T12:00:00\nb,v,2023-10-01T04:00:00Z\n"
+    assert [row[2] for row in convert(tmp_path / "r", text, {"columns": {**PLAIN, "timestamp": stamp}})] == [T0, T0]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("like = 1", "ac"),
+        ("like", "ac"),
+        ("NOT like = 1", "b"),  # an empty flag is neither liked nor not
+        ("like = 1 AND play >= 0.9 * length", "a"),
+        ("CAST(u AS TEXT) IN ('b', 'd')", "bd"),
+        ("topic LIKE '%ame%' OR topic IS NULL", "ac"),
+        ("coalesce(like, 0) = 0", "bd"),
+    ],
+)
+def test_positive_rules(tmp_path: Path, where: str, kept: str) -> None:
+    text = "u,i,t,like,play,length,topic\na,v,1696132800,1,9,10,game\nb,v,1696132801,0,1,10,x\nc,v,1696132802,1,1,10,\n"
+    text += "d,v,1696132803,,9,10,y\n"
+    rows = convert(tmp_path / "r", text, {"columns": PLAIN, "where": where})
+    assert "".join(row[0] for row in rows) == kept
+
+
+def test_every_kind_of_file_gives_the_same(tmp_path: Path) -> None:
+    expected = [("007", "v", T0), ("NA", "v", T0 + 1)]
+    prefixed = [(f"u{user}", *rest) for user, *rest in expected]
+    spec = {"columns": {**PLAIN, "user_id": {"column": "u", "prefix": "u"}}}
+    rows = [{"u": user, "i": item, "t": int(at)} for user, item, at in expected]
+    text = "u,i,t\n" + "".join(f"{user},{item},{int(at)}\n" for user, item, at in expected)
+    for number, (name, content) in enumerate(
+        {
+            "a.csv": text,
+            "b.tsv": text.replace(",", "\t"),
+            "c.txt": text.replace(",", "|"),
+            "d.csv": text.replace("\n", "\r\n"),
+        }.items()
+    ):
+        assert convert(tmp_path / str(number), content, spec, name) == prefixed
+    folder = tmp_path / "more"
+    folder.mkdir()
+    pl.DataFrame(rows).write_parquet(folder / "p.parquet")
+    pl.DataFrame(rows).write_ndjson(folder / "p.jsonl")
+    (folder / "p.csv.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("p.parquet", "p.jsonl", "p.csv.gz"):
+        assert convert(folder, "", spec, name) == prefixed
+    header = {**spec, "header": ["u", "i", "t"]}
+    assert convert(tmp_path / "headless", text.partition("\n")[2], header) == prefixed
+    quotes = {**spec, "quoted": False}
+    assert convert(tmp_path / "quotes", 'u,i,t\n"x,v,1696132800\n', quotes) == [('u"x', "v", T0)]
+
+
+def test_constants_row_numbers_and_typed_parquet(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"u": [7, 8], "i": ["v", "v"], "t": ["2023-10-01T04:00:00", "2023-10-01T04:00:01"]})
+    folder = tmp_path / "r"
+    folder.mkdir()
+    frame.with_columns(pl.col("t").str.to_datetime(time_zone="UTC")).write_parquet(folder / "p.parquet")
+    columns = {**PLAIN, "timestamp": {"column": "t", "time": "iso"}, "like": {"value": 1}, "mark": {"row": "r"}}
+    rows = convert(folder, "", {"columns": {**columns, "twice": {"expr": "2 * u"}}}, "p.parquet")
+    assert rows == [("7", "v", T0, 1.0, "r1", 14.0), ("8", "v", T0 + 1, 1.0, "r2", 16.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        ("", {"columns": PLAIN}, "i.csv does not exist"),
+        ("u,i\n", {"columns": PLAIN}, "i.csv has no column t; it has u, i"),
+        (
+            "u,i,t\na,v,1696132800\nb,v\n",
+            {"columns": PLAIN},
+            "i.csv, line 3: 2 fields, 3 expected; is the file cut short?",
+        ),
+        ('u,i,t\na,v,1696132800\n"b,v,5\n', {"columns": PLAIN}, "i.csv, line 3: "),
+        ("u,i,t\na,v,1696132800,5\n", {"columns": PLAIN}, "i.csv, line 2: 4 fields, 3 expected"),
+        (
+            'u,i,t\n"a\nb",v,x\nc,v,y\n',
+            {"columns": PLAIN},
+            "i.csv: 2 × malformed number in .inter (line 2: timestamp='x'; line 4: ",
+        ),
+        ("u,i,t\na,v,1\n", {"columns": PLAIN, "where": "u ="}, "inter: where: 'u =' is not an SQL expression"),
+        ("u,i,t\na,v,1\n", {"columns": PLAIN, "where": "w = 1"}, "i.csv has no column w; it has u, i, t"),
+        (
+            "u,i,t\na,v,1\n",
+            {"columns": PLAIN, "where": "u = 1"},
+            "inter: where cannot be evaluated: cannot compare string",
+        ),
+        ("u,i,t\na,v,1\n", {"columns": PLAIN, "where": "read_csv('x')"}, "unsupported function 'read_csv'"),
+        ("u,i,t\na,v,1\n", {"columns": PLAIN, "were": "u"}, "inter: unknown were; accepted are file, separator"),
+        ("u,i,t\na,v,1\n", {"columns": {"user_id": "u", "item_id": "i"}}, "inter: columns lacks timestamp"),
+        (
+            "u,i,t\na,v,1\n",
+            {"columns": {**PLAIN, "like": {"colum": "u"}}},
+            "inter: like: give a raw column's name, or a map",
+        ),
+        (
+            "u,i,t\na,v,1\n",
+            {"columns": {**PLAIN, "timestamp": {"column": "t", "time": "days"}}},
+            "time is 'days'; give s, ms,",
+        ),
+        (
+            "u,i,t\na,v,1\n",
+            {"columns": {**PLAIN, "timestamp": {"column": "t", "time": "iso", "zone": "Mars"}}},
+            "zone 'Mars'",
+        ),
+    ],
+)
+def test_bad_tables_and_mappings_are_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, spec: dict[str, Any], message: str
+) -> None:
+    assert convert(tmp_path / "r", text, spec) == []
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r" / "x").exists()
+
+
+def test_only_odd_files_are_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabular, "_examine", None)
+    text = 'u,i,t,text\na,v,1696132800,"a, or\n""b"""\nc,v,1696132800,\n'
+    assert len(convert(tmp_path / "quoted", text, {"columns": PLAIN})) == 2
+    assert len(convert(tmp_path / "plain", "u,i,t\na,v,1696132800", {"columns": PLAIN})) == 1
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "i.csv").write_bytes(b"u,i,t\na,v,1696132800\nb\xe9,v,1696132800\n")
+    assert convert(folder, "", {"columns": PLAIN}) == []
+    assert "i.csv, line 3: not UTF-8 (invalid continuation byte at byte 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("inter: [", "is not YAML"),
+        ("inter: {}", "needs the sections inter and item"),
+        ("inter: {}\nitem: {}", "inter needs a file and columns"),
+        ("inter: {}\nitem: {}\nvideo: {}", "section: unknown video; accepted are inter, item, user, cinter, comment"),
+    ],
+)
+def test_a_bad_mapping_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    (tmp_path / "map.yaml").write_text(text)
+    assert main(["table", str(tmp_path), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 2
+    assert message in capsys.readouterr().err
