@@ -29,6 +29,39 @@ def init_weights(module: nn.Module, std: float) -> None:
             nn.init.zeros_(part.bias)
 
 
+def keep_mask(shape: torch.Size, p: float, like: Tensor) -> Tensor:
+    """Dropout's factor on the CPU: 0 with probability `p` (to 2**-16), else what keeps the expectation.
+
+    Four 16-bit draws from one 64-bit number of the default generator. PyTorch's own CPU dropout draws one Bernoulli
+    number at a time: it took a third of a training step.
+    """
+    count = shape.numel()
+    drawn = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    kept = round((1.0 - p) * 2**16)
+    mask = torch.empty(shape, dtype=like.dtype)
+    torch.lt(drawn.view(shape), kept - 2**15, out=mask)
+    return mask.mul_(2**16 / kept)
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """As `torch.nn.functional.dropout`, with cheaper random numbers on the CPU."""
+    if not training or p == 0.0 or x.device.type != "cpu":
+        return F.dropout(x, p, training)
+    return x * keep_mask(x.shape, p, x)
+
+
+class Dropout(nn.Module):
+    """`dropout` as a module."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` of any shape, thinned in training."""
+        return dropout(x, self.p, self.training)
+
+
 def causal_bias(length: int, like: Tensor) -> Tensor:
     """Additive mask [n, n]: step i sees the steps 0 … i. Padding stands on the right, so no real step sees it."""
     blocked = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
@@ -38,6 +71,20 @@ def causal_bias(length: int, like: Tensor) -> Tensor:
 def padding_bias(mask: Tensor, like: Tensor) -> Tensor:
     """Additive mask [B, 1, m] of `mask` [B, m] (True: a step that exists); every row needs one such step."""
     return torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill_(~mask, -math.inf).unsqueeze(1)
+
+
+def linear_of_pair(linear: nn.Linear, first: Tensor, second: Tensor) -> Tensor:
+    """`linear([first ‖ second])` without making the concatenation; both [..., d]."""
+    size = first.shape[-1]
+    out = F.linear(first, linear.weight[:, :size], linear.bias)
+    return torch.addmm(out.view(-1, out.shape[-1]), second.reshape(-1, size), linear.weight[:, size:].T).view_as(out)
+
+
+def table_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows [*index, d] of `table` [N, d]: an embedding look-up whose backward pass is cheap on the CPU as well."""
+    if table.device.type != "cpu":
+        return F.embedding(index, table)
+    return table.index_select(0, index.reshape(-1)).view(*index.shape, table.shape[1])
 
 
 class MultiHeadAttention(nn.Module):
@@ -52,30 +99,24 @@ class MultiHeadAttention(nn.Module):
         self.projection = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, n, d] -> [B·h, n, d/h]"""
-        batch, length, _ = x.shape
-        return x.view(batch, length, self.n_heads, -1).transpose(1, 2).reshape(batch * self.n_heads, length, -1)
-
     def forward(self, query: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
         """[B, n, d]: `query` [B, n, d] attends to `memory` [B, m, d] (None: to itself).
 
         `bias` is added to the attention scores: [n, m] or [B, 1, m].
         """
-        batch, length, size = query.shape
+        size, head = self.hidden_size, self.hidden_size // self.n_heads
+        weight, offset = self.projection.weight, self.projection.bias
         if memory is None:
             q, k, v = self.projection(query).split(size, dim=-1)
         else:
-            weight, offset = self.projection.weight, self.projection.bias
             q = F.linear(query, weight[:size], offset[:size])
             k, v = F.linear(memory, weight[size:], offset[size:]).split(size, dim=-1)
-        if bias.dim() == 3:
-            bias = bias.repeat_interleave(self.n_heads, dim=0)  # [B·h, 1, m]
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=(size // self.n_heads) ** -0.5)  # [B·h, n, m]
-        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-        context = torch.bmm(weights, v).view(batch, self.n_heads, length, -1).transpose(1, 2)
-        return self.output(context.reshape(batch, length, size))
+        contexts = []
+        # One product per head on strided views: bringing the heads to the front would copy q, k, v and the result.
+        for q_head, k_head, v_head in zip(q.split(head, -1), k.split(head, -1), v.split(head, -1), strict=True):
+            scores = torch.baddbmm(bias, q_head, k_head.transpose(1, 2), alpha=head**-0.5)  # [B, n, m]
+            contexts.append(torch.bmm(dropout(scores.softmax(dim=-1), self.dropout, self.training), v_head))
+        return self.output(torch.cat(contexts, dim=-1))
 
 
 class TransformerLayer(nn.Module):
@@ -101,7 +142,7 @@ class TransformerLayer(nn.Module):
         self.inner = nn.Linear(hidden_size, inner_size)
         self.outer = nn.Linear(inner_size, hidden_size)
         self.outer_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(hidden_dropout)
         self.activation = ACTIVATIONS[hidden_act]
 
     def forward(self, query: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
@@ -119,7 +160,7 @@ class VideoExtractor(nn.Module):
     def __init__(self, *, hidden_size: int, dropout: float, eps: float) -> None:
         super().__init__()
         self.inner = nn.Linear(hidden_size, 2 * hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(2 * hidden_size, eps=eps)
         self.weight = nn.Linear(2 * hidden_size, 1, bias=False)
 
@@ -138,7 +179,7 @@ class CommentExtractor(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(hidden_size=hidden_size, n_heads=n_heads, dropout=attn_dropout)
-        self.dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(hidden_dropout)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
     def forward(self, sequence: Tensor, mask: Tensor, query: Tensor) -> Tensor:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_lsvcr.model.layers import table_rows
 
 TEMPERATURE = 0.07
 
 # A shorter vector has no direction that float32 could carry: it counts as zero.
 _SHORTEST_SQUARED = 1e-20
+
+
+# Logits in memory at a time (4 MiB): they stay in the processor's cache.
+_LOGITS_AT_ONCE = 2**20
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -29,6 +35,49 @@ def cosine_logits(x: Tensor, candidates: Tensor, temperature: float = TEMPERATUR
     return (normalize(x) / temperature) @ normalize(candidates).T
 
 
+class _SoftmaxLoss(torch.autograd.Function):
+    """Mean over rows of `log(exp(p_i) + sum_j exp(query_i . keys_j)) - p_i`, with some pairs (i, j) left out.
+
+    Works through the logits a slice at a time and keeps the gradients of its inputs instead of the logits, which
+    for a whole catalogue are the largest tensors of a training step and are mostly spent on allocating memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, positive: Tensor, left_out: Tensor) -> Tensor:
+        """`query` [R, d], `keys` [M, d], `positive` [R]; `left_out` int64 [L, 2], ascending in its first column."""
+        rows, width = len(query), len(keys) + 1
+        step = max(_LOGITS_AT_ONCE // width, 1)
+        starts = range(0, rows, step)
+        bounds = torch.searchsorted(left_out[:, 0].contiguous(), left_out.new_tensor([*starts, rows])).tolist()
+        query_grad, keys_grad, positive_grad = (
+            torch.empty_like(query),
+            torch.zeros_like(keys),
+            -torch.ones_like(positive),
+        )
+        buffer, total = query.new_empty(min(step, rows), width), query.new_zeros(())
+        for start, first, last in zip(starts, bounds[:-1], bounds[1:], strict=True):
+            some = slice(start, min(start + step, rows))
+            logits = buffer[: some.stop - start]
+            logits[:, 0] = positive[some]
+            torch.mm(query[some], keys.T, out=logits[:, 1:])
+            logits[left_out[first:last, 0] - start, left_out[first:last, 1] + 1] = -math.inf
+            shares = logits.softmax(dim=1)
+            # log sum exp through the largest share, which never underflows.
+            total += (logits.amax(dim=1) - shares.amax(dim=1).log() - logits[:, 0]).sum()
+            positive_grad[some] += shares[:, 0]
+            torch.mm(shares[:, 1:], keys, out=query_grad[some])
+            keys_grad.addmm_(shares[:, 1:].T, query[some])
+        ctx.save_for_backward(query_grad, keys_grad, positive_grad)
+        return total / rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        query_grad, keys_grad, positive_grad = ctx.saved_tensors
+        scale = upstream / len(query_grad)
+        return query_grad * scale, keys_grad * scale, positive_grad * scale, None
+
+
 def info_nce(
     x: Tensor,
     candidates: Tensor,
@@ -40,14 +89,21 @@ def info_nce(
     """Eq. 12 averaged over rows: the softmax over `candidates` [M, d] for each row of `x` [B, d].
 
     `targets` int64 [B] holds each row's positive; None says that candidate i is row i's (in-batch negatives).
-    `mask` bool [M] or [B, M] is True for the candidates that take part; a positive always has to.
+    `mask` bool [M] or [B, M] is True for the candidates that take part; a row's positive always does.
     """
-    logits = cosine_logits(x, candidates, temperature)
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -math.inf)
+    rows = torch.arange(len(x), device=x.device)
     if targets is None:
-        targets = torch.arange(x.shape[0], device=x.device)
-    return F.cross_entropy(logits, targets)
+        targets = rows
+    if mask is not None and mask.dim() == 1:
+        kept = mask.index_put((targets,), mask.new_ones(())).nonzero().squeeze(1)
+        candidates, targets, mask = candidates[kept], torch.searchsorted(kept, targets), None
+    query, keys = normalize(x) / temperature, normalize(candidates)
+    positive = (query * table_rows(keys, targets)).sum(dim=-1)
+    # The positive stands apart from the other candidates, so it is left out among them.
+    left_out = torch.stack([rows, targets], dim=1)
+    if mask is not None:
+        left_out = (~mask).index_put((rows, targets), mask.new_ones(())).nonzero()
+    return _SoftmaxLoss.apply(query, keys, positive, left_out)
 
 
 def distinct_target_mask(targets: Tensor) -> Tensor:
@@ -99,10 +155,8 @@ def shared_negatives_contrast(
     if len(items) == 0:
         return (ids.sum() + text.sum()) * 0.0
     ids, text = normalize(ids), normalize(text)
-    own = (ids * text).sum(dim=-1) / temperature  # [R]
-    same_video = items.unsqueeze(1) == items[drawn].unsqueeze(0)  # [R, K]
-    loss = own.new_zeros(())
-    for query, key in ((ids, text), (text, ids)):
-        logits = ((query / temperature) @ key[drawn].T).masked_fill(same_video, -math.inf)
-        loss = loss + (torch.cat([own.unsqueeze(1), logits], dim=1).logsumexp(dim=1) - own).mean()
-    return loss / 2
+    positive = (ids * text).sum(dim=-1) / temperature  # [R]
+    same_video = (items.unsqueeze(1) == items[drawn]).nonzero()
+    to_text = _SoftmaxLoss.apply(ids, table_rows(text, drawn) / temperature, positive, same_video)
+    to_ids = _SoftmaxLoss.apply(text, table_rows(ids, drawn) / temperature, positive, same_video)
+    return (to_text + to_ids) / 2

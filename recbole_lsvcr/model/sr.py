@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.model.layers import (
     ACTIVATIONS,
     CommentExtractor,
+    Dropout,
     TransformerLayer,
     VideoExtractor,
     causal_bias,
     init_weights,
+    linear_of_pair,
     padding_bias,
 )
 
@@ -137,7 +140,7 @@ class SRModel(nn.Module):
         self.position_comment = nn.Embedding(config.max_positions, d)
         self.input_norm_video = nn.LayerNorm(d, eps=config.layer_norm_eps)
         self.input_norm_comment = nn.LayerNorm(d, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.encoder_video = nn.ModuleList(self._layer() for _ in range(config.n_layers))
         self.encoder_comment = nn.ModuleList(self._layer() for _ in range(config.n_layers))
         self.null_video = nn.Parameter(torch.empty(d))
@@ -188,13 +191,25 @@ class SRModel(nn.Module):
             vectors = self.text_mlp(vectors) * exists
         return self.text_proj(vectors)
 
+    def merge_title(self, title: Tensor) -> Tensor:
+        """The title's part of a step z [..., d], with the bias of `merge`; `title` [..., d] is projected."""
+        return F.linear(title, self.merge.weight[:, : self.config.hidden_size], self.merge.bias)
+
+    def merge_comment(self, comment: Tensor) -> Tensor:
+        """The comments' part of a step z [..., d]; `comment` [..., d] is projected.
+
+        `merge` is linear: z is the sum of both parts, each of which can be made once per distinct text and then
+        gathered, and the part of a mean of comments is the mean of their parts.
+        """
+        return F.linear(comment, self.merge.weight[:, self.config.hidden_size :])
+
     def video_steps(self, title: Tensor, comment: Tensor) -> Tensor:
         """z^v [..., d] of projected titles and projected popular comments [..., d] (zero: no comment)."""
-        return self.merge(torch.cat([title, comment], dim=-1))
+        return self.merge_title(title) + self.merge_comment(comment)
 
     def record_steps(self, title: Tensor, comment_mean: Tensor) -> Tensor:
         """z^c [..., d] of projected titles and the mean of each record's projected comments [..., d]."""
-        return self.merge(torch.cat([title, comment_mean], dim=-1))
+        return self.merge_title(title) + self.merge_comment(comment_mean)
 
     def id_table(self) -> Tensor:
         """Ungated id embeddings [n_items, d]. Outside training, a video that is not in `seen` has the zero vector."""
@@ -244,12 +259,12 @@ class SRModel(nn.Module):
     def fuse_video(self, states: SRStates) -> Tensor:
         """Ĥ^v [B, n, d] (Eq. 6)."""
         crossed = self.fusion_video(states.video, states.comment, padding_bias(states.comment_mask, states.comment))
-        return self.fuse_linear_video(torch.cat([states.video, crossed], dim=-1))
+        return linear_of_pair(self.fuse_linear_video, states.video, crossed)
 
     def fuse_comment(self, states: SRStates) -> Tensor:
         """Ĥ^c [B, m, d] (Eq. 7)."""
         crossed = self.fusion_comment(states.comment, states.video, padding_bias(states.video_mask, states.video))
-        return self.fuse_linear_comment(torch.cat([states.comment, crossed], dim=-1))
+        return linear_of_pair(self.fuse_linear_comment, states.comment, crossed)
 
     def extract_video(self, sequence: Tensor, mask: Tensor) -> Tensor:
         """F_v [B, d] (Eq. 8) of any fused sequence [B, n, d] with its mask [B, n]."""

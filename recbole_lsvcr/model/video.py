@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.model.layers import table_rows
 from recbole_lsvcr.model.losses import TEMPERATURE, Steps, cosine_logits, id_text_regularization, info_nce
 from recbole_lsvcr.model.sr import SRModel, StreamInput
 
@@ -75,14 +76,15 @@ def video_forward(model: SRModel, batch: SRBatch, titles: Tensor, comments: Text
     """
     batch = batch.trimmed()
     rows, (popular, written) = gather_projected(model, comments, batch.video_comments, batch.record_comments)
-    mean = F.embedding_bag(written.flatten(0, 1), rows, mode="mean", padding_idx=0).view(*batch.record_items.shape, -1)
-    video_text = model.video_steps(F.embedding(batch.video_items, titles), F.embedding(popular, rows))
-    record_text = model.record_steps(F.embedding(batch.record_items, titles), mean)
+    title_part, comment_part = model.merge_title(titles), model.merge_comment(rows)
+    mean = F.embedding_bag(written.flatten(0, 1), comment_part, mode="mean", padding_idx=0)
+    video_text = table_rows(title_part, batch.video_items) + table_rows(comment_part, popular)
+    record_text = table_rows(title_part, batch.record_items) + mean.view(*batch.record_items.shape, -1)
     video_ids = record_ids = None
     streams: tuple[Steps, ...] = ()
     if model.id_embedding is not None:
         table = model.id_table()
-        video_ids, record_ids = F.embedding(batch.video_items, table), F.embedding(batch.record_items, table)
+        video_ids, record_ids = table_rows(table, batch.video_items), table_rows(table, batch.record_items)
         streams = (
             Steps(video_ids, video_text, batch.video_items, _exists(batch.video_items, batch.video_len)),
             Steps(record_ids, record_text, batch.record_items, _exists(batch.record_items, batch.record_len)),
