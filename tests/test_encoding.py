@@ -184,7 +184,7 @@ def test_a_model_in_training_encodes_without_dropout_through_its_head_and_trains
     encoder = LanguageModelEncoder(model, tokenizer, name="aligned", fingerprint="f", batch_tokens=32, head=head)
     texts = _texts()
     np.testing.assert_array_equal(encoder.encode(texts), encoder.encode(texts))
-    assert encoder.dim == 4 and model.training
+    assert encoder.dim == 4 and encoder.describe()["aligned"] and model.training
     model.eval()
     ids = encoder.tokenize(texts)
     states = encoder.states(ids)
@@ -215,6 +215,8 @@ def test_batches_cover_every_text_once_within_the_budget():
     assert sorted(np.concatenate(batches).tolist()) == list(range(500))
     assert all(len(batch) * max(1, lengths[batch].max()) <= 128 for batch in batches)
     assert [b.tolist() for b in token_batches(np.array([3, 500, 3]), 10)] == [[1], [0, 2]]
+    steep = np.append(np.full(3, 100), np.full(50, 2))  # padding the short ones to 100 would fill the budget
+    assert [len(batch) for batch in token_batches(steep, 1000)] == [3, 50]
     ends = cost_chunks(lengths + 1, 200)
     sizes = np.diff(np.append(0, ends))
     assert ends[-1] == 500 and (sizes > 0).all() and len(ends) > 50

@@ -89,6 +89,7 @@ class LanguageModelEncoder:
             "max_tokens": self.max_tokens,
             "precision": self.precision,
             "language_model": True,
+            "aligned": self.head is not None,
         }
 
     def encode(self, texts: list[str]) -> np.ndarray:
