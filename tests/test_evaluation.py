@@ -242,9 +242,9 @@ def test_scoring_candidates_only_gives_what_scoring_everything_gives(data: Joint
     full = evaluate(OnlyFull(Scores(data)), data, "video", 2, protocols, batch_size=50, progress=False)
     some = evaluate(OnlyCandidates(Scores(data)), data, "video", 2, protocols, batch_size=50, progress=False)
     assert full.instances.equals(some.instances)
-    # Sampled comments: alone, and picked out of the scores of the whole lists (no ties).
-    alone = evaluate(Scores(talk, 1e9), talk, "comment", 2, COMMENT[:1], progress=False)
-    within = evaluate(Scores(talk, 1e9), talk, "comment", 2, COMMENT, progress=False)
+    # Sampled comments: alone, and picked out of the scores of the whole lists.
+    alone = evaluate(Scores(talk), talk, "comment", 2, COMMENT[:1], progress=False)
+    within = evaluate(Scores(talk), talk, "comment", 2, COMMENT, progress=False)
     assert alone.instances.equals(within.instances.filter(pl.col("protocol") == COMMENT[0]))
 
 

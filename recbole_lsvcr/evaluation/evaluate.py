@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from recbole_lsvcr.evaluation.lists import CandidateScorer, FullScorer, Pass, Pr
 from recbole_lsvcr.evaluation.result import EvaluationResult, ProtocolLists
 from recbole_lsvcr.evaluation.slices import instance_slices
 
+Way = Literal["videos", "candidates", "lists"]
 _LIST_CELLS = 1 << 18  # (instance, comment) pairs scored at a time in full rankings of comments
 
 
@@ -45,7 +46,7 @@ def evaluate(
     """Rank every instance of a phase under every protocol, scoring it once.
 
     The result depends on the scores, the data, the protocols and `seed` only, not on `batch_size`: candidates are drawn
-    once and stored, and ties are broken by generators of their own, read in the order of the instances.
+    once and stored, and ties are broken by random numbers of their own, one for each positive.
 
     Args:
         scorer: has `score_full(batch) -> [B, n_items]` (videos) or `score_candidates(batch, items [B, C]) -> [B, C]`.
@@ -64,6 +65,7 @@ def evaluate(
     chosen = parse_protocols(protocols)
     for protocol in chosen:
         check_protocol(kind, protocol)
+    way = _way(scorer, kind, chosen)
     rows = data.rows(kind, phase)
     if not len(rows):
         raise EvaluationError(
@@ -75,7 +77,7 @@ def evaluate(
     scoring = Pass(scorer, data, kind, rows, runs)
     records = np.zeros(len(rows), np.int64)
     with tqdm(total=len(rows), desc=f"rank {PHASES[phase]}", disable=None if progress else True, leave=False) as bar:
-        for positions, batch in _batches(scoring, batch_size):
+        for positions, batch in _batches(scoring, way, batch_size):
             records[positions] = batch.record_len
             bar.update(len(positions))
     return EvaluationResult(
@@ -92,6 +94,28 @@ def evaluate(
     )
 
 
+def _way(scorer: Any, kind: Kind, protocols: Sequence[Protocol]) -> Way:
+    """How the lists are scored: every video, the sampled candidates, or all comments of the watched video."""
+    full = [str(protocol) for protocol in protocols if protocol.is_full]
+    name = scorer_name(scorer)
+    if kind == "comment":
+        if not isinstance(scorer, CandidateScorer):
+            raise ConfigError(f"model '{name}' has no score_candidates, which ranking comments needs")
+        return "lists" if full else "candidates"
+    if isinstance(scorer, CandidateScorer) and not full:
+        return "candidates"  # the cheaper way, where a scorer has both
+    if isinstance(scorer, FullScorer):
+        return "videos"
+    if not isinstance(scorer, CandidateScorer):
+        raise ConfigError(
+            f"model '{name}' has neither score_full nor score_candidates, one of which ranking videos needs"
+        )
+    raise ConfigError(
+        f"model '{name}' scores given candidates only (it has no score_full), so it cannot be ranked by {full}; "
+        "ask for sampled protocols"
+    )
+
+
 def _prepare(
     data: JointData,
     kind: Kind,
@@ -103,7 +127,13 @@ def _prepare(
     top: int,
 ) -> ProtocolRun:
     digest = hashlib.sha256(f"ties|{seed}|{kind}|{phase}|{protocol}".encode()).digest()
-    run = ProtocolRun(protocol, np.random.default_rng(np.frombuffer(digest, dtype=np.uint32)), top=top)
+    rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+    positives = np.ones(len(rows), np.int64)
+    if kind == "comment":
+        record = data.comments.record[rows]
+        positives = data.records.offsets[record + 1] - data.records.offsets[record]
+    offsets = np.concatenate([[0], np.cumsum(positives)])
+    run = ProtocolRun(protocol, rng.random(offsets[-1]), offsets, top=top)
     if not protocol.is_full:
         run.chosen = candidate_set(data, kind, phase, protocol, seed=seed, folder=folder)
         run.row_of = np.full(len(rows), -1)
@@ -111,64 +141,46 @@ def _prepare(
     return run
 
 
-def _batches(scoring: Pass, batch_size: int) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
+def _batches(scoring: Pass, way: Way, batch_size: int) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
     """Score and rank batch after batch; yields the positions and batches done."""
-    scorer, data, n = scoring.scorer, scoring.data, len(scoring.rows)
-    if scoring.kind == "comment" and scoring.full:
+    if way == "lists":
         yield from _comment_batches(scoring, batch_size)
         return
-    by_candidates = scoring.kind == "comment" or not isinstance(scorer, FullScorer)
-    if by_candidates and not isinstance(scorer, CandidateScorer):
-        needed = "score_candidates" if scoring.kind == "comment" else "score_full or score_candidates"
-        raise ConfigError(f"model '{scoring.name}' has no {needed}, which ranking {scoring.kind}s needs")
-    if by_candidates and scoring.full:
-        raise ConfigError(
-            f"model '{scoring.name}' scores given candidates only (it has no score_full), so it cannot be ranked by "
-            f"{[str(run.protocol) for run in scoring.full]}; ask for sampled protocols"
-        )
-    # A scorer that can do both is asked for candidates where nothing is ranked in full.
-    by_candidates = by_candidates or (not scoring.full and isinstance(scorer, CandidateScorer))
-    for first in range(0, n, batch_size):
-        positions = np.arange(first, min(first + batch_size, n))
-        batch = data.gather(scoring.kind, scoring.rows[positions], training=False)
-        (scoring.candidates if by_candidates else scoring.videos_full)(positions, batch)
+    score = scoring.videos_full if way == "videos" else scoring.candidates
+    for first in range(0, len(scoring.rows), batch_size):
+        positions = np.arange(first, min(first + batch_size, len(scoring.rows)))
+        batch = scoring.data.gather(scoring.kind, scoring.rows[positions], training=False)
+        score(positions, batch)
         yield positions, batch
 
 
 def _comment_batches(scoring: Pass, batch_size: int) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
     """Whole lists of comments, instances with lists of similar length together, so that padding stays small."""
-    if not isinstance(scoring.scorer, CandidateScorer):
-        raise ConfigError(f"model '{scoring.name}' has no score_candidates, which ranking comments needs")
     index = CommentIndex(scoring.data)
     sizes = index.sizes(scoring.rows)
     order = np.argsort(sizes, kind="stable")
     first = 0
     while first < len(order):
-        # The longest list of the batch is its last one.
-        cells = sizes[order[first : first + batch_size]] * np.arange(1, len(order[first : first + batch_size]) + 1)
-        count = max(int(np.searchsorted(cells, _LIST_CELLS, side="right")), 1)
-        positions = order[first : first + count]
+        positions = order[first : first + batch_size]
+        cells = sizes[positions] * np.arange(1, len(positions) + 1)  # the longest list of a batch is its last
+        positions = positions[: max(int(np.searchsorted(cells, _LIST_CELLS, side="right")), 1)]
         rows = scoring.rows[positions]
         items, positive = pad_lists(index.lists(rows), len(rows))
         batch = scoring.data.gather("comment", rows, training=False)
         scoring.whole_lists(positions, batch, items, positive)
         yield positions, batch
-        first += count
+        first += len(positions)
 
 
 def _collect(run: ProtocolRun, n_instances: int) -> ProtocolLists:
     positions, ranks, best = run.collect()
-    alone = ranks.lengths <= ranks.positives  # nothing to rank against: counted and left out
-    kept = ~alone
-    enough = None
-    if run.chosen is not None:
-        enough = int(run.chosen.enough.sum())
+    kept = ranks.lengths > ranks.positives  # others have nothing to be ranked against: counted and left out
     return ProtocolLists(
         protocol=run.protocol,
         positions=positions[kept],
         ranks=ranks.at(kept),
         left_out=n_instances - int(kept.sum()),
-        enough=enough,
-        hash=run.chosen.hash if run.chosen is not None else None,
+        enough=None if run.chosen is None else int(run.chosen.enough.sum()),
+        hash=None if run.chosen is None else run.chosen.hash,
         top_items=None if best is None else best[kept],
     )

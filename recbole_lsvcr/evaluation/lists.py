@@ -20,7 +20,7 @@ from recbole_lsvcr.evaluation.ranking import Ranks, check_finite, positive_ranks
 
 @runtime_checkable
 class FullScorer(Interface):
-    """Scores of every video: float[B, n_items]; column 0 (padding) is ignored."""
+    """Scores of every video: float[B, n_items], column 0 (padding) ignored. Its model is in evaluation mode."""
 
     def score_full(self, batch: InstanceBatch) -> torch.Tensor: ...
 
@@ -41,12 +41,14 @@ def scorer_name(scorer: object) -> str:
 class ProtocolRun:
     """The ranks of one protocol, collected batch by batch.
 
-    `chosen` is the sampled candidate set, or None for a full ranking. `row_of` maps a position among the phase's
-    instances to a row of the set, -1 where the instance has no list.
+    `ties` are random numbers, `tie_offsets[p]:tie_offsets[p + 1]` those of the positives of the instance at position
+    `p` of the phase: drawn before, so that the order and size of batches change nothing. `chosen` is the sampled
+    candidate set, or None for a full ranking. `row_of` maps a position to a row of the set, -1 for no list.
     """
 
     protocol: Protocol
-    generator: np.random.Generator
+    ties: np.ndarray
+    tie_offsets: np.ndarray
     chosen: CandidateSet | None = None
     row_of: np.ndarray | None = None
     top: int = 0
@@ -72,8 +74,11 @@ class ProtocolRun:
         """Rank the lists of the instances at `positions` [B]; `items` [B, C] or [C] are the candidates' ids."""
         if not len(positions):
             return
+        begin, end = self.tie_offsets[positions], self.tie_offsets[positions + 1]
+        places = begin[:, None] + np.arange(int((end - begin).max()))
+        ties = self.ties[np.minimum(places, len(self.ties) - 1)]
         self.positions.append(positions)
-        self.parts.append(positive_ranks(scores, positives, self.generator, valid=valid))
+        self.parts.append(positive_ranks(scores, positives, ties, valid=valid))
         if self.top:
             self.top_parts.append(top_candidates(scores, self.top, valid=valid, items=items))
 
@@ -156,8 +161,6 @@ class Pass:
             run.add(positions, scores, flags, ids > 0, ids)
         for run in self.sampled:
             kept, lists = run.lists_of(positions)
-            if not len(kept):
-                continue
             chosen, chosen_positive = self._set_rows(run, lists, scores.device)
             columns = torch.from_numpy(_columns_in(items[kept], chosen.cpu().numpy())).to(scores.device)
             rows = torch.from_numpy(kept).to(scores.device)

@@ -56,19 +56,18 @@ def columns_of_pairs(rows: torch.Tensor, columns: torch.Tensor, n_rows: int) -> 
 def positive_ranks(
     scores: torch.Tensor,
     positives: torch.Tensor,
-    generator: np.random.Generator,
+    ties: np.random.Generator | np.ndarray,
     *,
     valid: torch.Tensor | None = None,
 ) -> Ranks:
     """Rank every positive among the candidates of its row, a higher score first, equal scores in random order.
 
-    One number is drawn from `generator` per positive, in row order, so the batch size does not change the result.
     The list is counted, not sorted.
 
     Args:
         scores: float[B, C], finite where valid.
         positives: int64[B, P] columns padded with -1, or a bool mask [B, C]; every row has at least one.
-        generator: breaks the ties.
+        ties: breaks them: a generator, or random numbers of [0, 1) drawn before, float64[B, >= P].
         valid: bool[B, C], the columns that are candidates (positives always are); None: all of them.
 
     Returns:
@@ -80,8 +79,7 @@ def positive_ranks(
     greater, equal = _count(scores, own, present, valid)
     lengths = torch.full((len(scores),), scores.shape[1], device=scores.device) if valid is None else valid.sum(1)
     there = present.cpu().numpy()
-    draws = np.zeros(there.shape)
-    draws[there] = generator.random(int(there.sum()))
+    draws = ties.random(there.shape) if isinstance(ties, np.random.Generator) else ties
     # Host precision must tell apart what the device told apart: float64 holds every float format exactly.
     higher, same = greater.cpu().numpy(), equal.cpu().numpy()
     places = _tie_places(own.double().cpu().numpy(), there, same, draws)

@@ -19,6 +19,7 @@ class TrivialRanking(SequentialRecommender):
     """A ranking without parameters that RecBole's `Trainer` can run through its epochs: the loss is 0 and stays 0."""
 
     input_type = InputType.POINTWISE
+    learns = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -71,6 +72,8 @@ class Newest(TrivialRanking):
 
 class TextSim(TrivialRanking):
     """Videos by the cosine of their title's vector with the mean title vector of the history."""
+
+    reads_text = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
