@@ -17,7 +17,7 @@ import polars as pl
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, TIME_RANGE
 from dataset_tools.text import is_usable_id, normalise
-from dataset_tools.writer import check_target, write_dataset
+from dataset_tools.writer import write_dataset
 
 Tables = dict[str, pl.DataFrame]
 
@@ -91,18 +91,18 @@ def convert(
     overwrite: bool = False,
 ) -> None:
     """Check, filter, order and write `tables`; `DataToolError` with every fault found where `on_error` is `fail`."""
-    check_target(out, overwrite=overwrite)
     tables = clean(tables, problems, cascades=options.on_error == "skip")
     problems.settle(options.on_error)
     tables["inter"] = drop_repeats(tables["inter"]) if options.repeat == "first" else tables["inter"]
-    tables, rounds = k_core(tables, options.min_user_inter, options.min_item_inter)
+    tables, core = k_core(tables, options.min_user_inter, options.min_item_inter)
     for suffix in ("inter", "cinter"):
         tables[suffix] = tables[suffix].sort("timestamp", maintain_order=True)
     meta = {
         "source": source,
         "raw_files": [Path(file).name for file in problems.files],
-        "options": {**source_options, **asdict(options), "k_core_rounds": rounds},
+        "options": {**source_options, **asdict(options)},
         "dropped": problems.totals(),
+        "k_core": core,
         "notes": dict(notes),
     }
     write_dataset(out, tables, meta=meta, overwrite=overwrite)
@@ -218,15 +218,15 @@ def drop_repeats(inter: pl.DataFrame) -> pl.DataFrame:
     return inter.unique(["user_id", "item_id"], keep="first", maintain_order=True)
 
 
-def k_core(tables: Tables, min_user: int, min_item: int) -> tuple[Tables, int]:
-    """Drop users and videos with too few rows of `.inter` until none is left; also returns the number of rounds.
+def k_core(tables: Tables, min_user: int, min_item: int) -> tuple[Tables, dict[str, int]]:
+    """Drop users and videos with too few rows of `.inter` until none is left; also counts rounds and what went.
 
     What is dropped leaves every file. A video that has comment interactions only, and a user who has them only, are not
     counted and stay; a video with no interaction of either kind is dropped when `min_item` is above 0. A comment whose
     author is dropped stays as the video's text, without its author.
     """
     if min_user <= 1 and min_item <= 0:
-        return tables, 0
+        return tables, {}
     core, rounds = tables["inter"], 0
     while True:
         kept = core
@@ -250,7 +250,7 @@ def k_core(tables: Tables, min_user: int, min_item: int) -> tuple[Tables, int]:
     if "user_id" in out["comment"].columns:
         author = pl.when(pl.col("user_id").is_in(lost_users["user_id"].implode())).then(pl.lit("")).otherwise("user_id")
         out["comment"] = out["comment"].with_columns(author.alias("user_id"))
-    return out, rounds
+    return out, {"rounds": rounds, "users_dropped": lost_users.height, "videos_dropped": lost_items.height}
 
 
 def _never_watched(tables: Tables, min_item: int) -> pl.DataFrame:

@@ -40,6 +40,7 @@ from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, field_type
 from dataset_tools.tabular import read_table
 from dataset_tools.times import UNITS, check_format, formatted_seconds, iso_seconds, to_seconds
+from dataset_tools.writer import check_target
 
 HELP = "any CSV, TSV, JSON-lines or Parquet set, by a YAML mapping of columns"
 EXAMPLE = "lsvcr-data table logs/ dataset/mine --mapping examples/table_mapping.yaml"
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments and the mapping say."""
+    check_target(args.out, overwrite=args.overwrite)
     mapping = load_mapping(args.mapping)
     problems = Problems()
     tables, notes = read(args.raw, mapping, problems)

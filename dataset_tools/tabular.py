@@ -20,6 +20,7 @@ from dataset_tools.text import replace_surrogates
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FORMATS |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
 SEPARATORS = (",", "\t", ";", "|")
+_ABSENT = object()  # a key that a JSON object does not have, unlike one that is null
 
 
 def read_table(
@@ -160,7 +161,7 @@ def _read_json_lines(path: Path, columns: Sequence[str], problems: Problems) -> 
             problems.add("JSON that is not an object", file, line)
             continue
         found = [_look_up(value, name.split(".")) for name in columns]
-        seen.update(name for name, part in zip(columns, found, strict=True) if part is not None)
+        seen.update(name for name, part in zip(columns, found, strict=True) if part is not _ABSENT)
         rows.append((*(_plain(part) for part in found), line, file))
     _demand(path, columns, sorted(seen) if rows else columns)
     return _frame(rows, columns)
@@ -181,11 +182,13 @@ def _frame(rows: list[tuple[Any, ...]], columns: Sequence[str]) -> pl.DataFrame:
 
 def _look_up(value: Any, path: list[str]) -> Any:
     for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+        value = value.get(name, _ABSENT) if isinstance(value, dict) else _ABSENT
     return value
 
 
 def _plain(value: Any) -> Any:
+    if value is _ABSENT:
+        return None
     if isinstance(value, list):
         return [_plain(part) for part in value if part is not None]
     if value is None or isinstance(value, str):

@@ -21,6 +21,7 @@ from dataset_tools.json_files import SUFFIXES, list_files, read_documents
 from dataset_tools.problems import Problems
 from dataset_tools.text import replace_surrogates
 from dataset_tools.times import iso_seconds
+from dataset_tools.writer import check_target
 
 HELP = "YouTube Data API v3 dumps (videos, commentThreads, comments)"
 EXAMPLE = "lsvcr-data youtube dumps/ dataset/mychannel --min-user-inter 5 --min-item-inter 5"
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments say."""
+    check_target(args.out, overwrite=args.overwrite)
     problems = Problems()
     tables, notes = read(list_files(args.raw), problems)
     tables = clean(tables, problems, cascades=args.on_error == "skip")

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from dataset_tools import __version__
 from dataset_tools.__main__ import COMMANDS, main
 from dataset_tools.check import check
 from dataset_tools.writer import write_dataset
@@ -165,6 +166,11 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str], capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2 and "lsvcr-data" in capsys.readouterr().err
+
+
+def test_both_packages_have_one_version() -> None:
+    package = Path(__file__).resolve().parents[1] / "recbole_lsvcr" / "__init__.py"
+    assert f'__version__ = "{__version__}"' in package.read_text(encoding="utf-8")
 
 
 def test_the_meta_file_names_no_machine_path(sound: Path) -> None:

@@ -32,7 +32,7 @@ v2,two,,a2,2.5,2023-09-30
 LIKES = '{"user": "u1", "comment": "c1", "video": "v1", "at": "2023-10-01T12:00:00+08:00", "kind": "like"}\n'
 COMMENTS = (
     '{"id": "c1", "video": "v1", "text": "NA \\ud800", "author": {"id": "u2"}, "likes": 3}\n'
-    '{"id": "c2", "video": "v2", "text": "", "author": null}\n'
+    '{"id": "c2", "video": "v2", "text": "", "author": null, "likes": null}\n'
 )
 
 
