@@ -105,6 +105,13 @@ def _section(suffix: str, raw: Any, place: str) -> Section:
     if not isinstance(raw, dict) or not isinstance(raw.get("columns"), dict) or not isinstance(raw.get("file"), str):
         raise DataToolError(f"{place} needs a file and columns")
     _only(raw, SECTION_KEYS, place)
+    separator, header = raw.get("separator", ","), raw.get("header", ["a"])
+    if not isinstance(separator, str) or len(separator) != 1:
+        raise DataToolError(f'{place}: separator is {separator!r}; give one character, a tab as "\\t"')
+    if not isinstance(header, list) or not all(isinstance(name, str) for name in header):
+        raise DataToolError(f"{place}: header is {header!r}; give a list of the columns' names")
+    if not isinstance(raw.get("quoted", True), bool) or not isinstance(raw.get("where", ""), str):
+        raise DataToolError(f"{place}: quoted must be true or false, where an SQL expression")
     required = [name for name, field in ATOMIC_FILES[suffix].fields.items() if field.required]
     lacking = [name for name in required if name not in raw["columns"]]
     if lacking:
@@ -118,6 +125,9 @@ def _column(raw: Any, place: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or sum(origin in spec for origin in _ORIGINS) != 1:
         raise DataToolError(f"{place}: give a raw column's name, or a map with exactly one of {', '.join(_ORIGINS)}")
     _only(spec, COLUMN_KEYS, place)
+    odd = [f"{key} ({value!r})" for key, value in spec.items() if not isinstance(value, str | int | float | None)]
+    if odd:
+        raise DataToolError(f"{place}: {', '.join(odd)} must be a text or a number; quote it in the YAML")
     time, zone = spec.get("time"), str(spec.get("zone", "UTC"))
     if time is not None and time not in UNITS:
         if time != "iso" and "%" not in str(time):

@@ -240,6 +240,13 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path, capsy
         ("inter: [", "is not YAML"),
         ("inter: {}", "needs the sections inter and item"),
         ("inter: {}\nitem: {}", "inter needs a file and columns"),
+        ("inter: {file: a, columns: {}, separator: ab}\nitem: {}", "separator is 'ab'; give one character"),
+        ("inter: {file: a, columns: {}, header: ab}\nitem: {}", "header is 'ab'; give a list"),
+        ("inter: {file: a, columns: {}, where: true}\nitem: {}", "where an SQL expression"),
+        (
+            "inter: {file: a, columns: {user_id: u, item_id: i, timestamp: {value: 2023-01-01}}}\nitem: {}",
+            "inter: timestamp: value (datetime.date(2023, 1, 1)) must be a text or a number",
+        ),
         ("inter: {}\nitem: {}\nvideo: {}", "section: unknown video; accepted are inter, item, user, cinter, comment"),
     ],
 )
