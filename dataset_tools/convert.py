@@ -113,12 +113,12 @@ def clean(tables: Tables, problems: Problems, *, cascades: bool) -> Tables:
 
     `cascades`: whether rows go, and count, because the row that they refer to went.
     """
-    tables = {suffix: _clean_rows(suffix, table, problems) for suffix, table in tables.items()}
     known = {
-        suffix: tables[suffix].select(file.key)
+        suffix: tables[suffix].select(pl.col(file.key).cast(pl.String).fill_null("").str.strip_chars())
         for suffix, file in ATOMIC_FILES.items()
         if file.key and suffix in tables
     }
+    tables = {suffix: _clean_rows(suffix, table, problems) for suffix, table in tables.items()}
     tables = {suffix: _drop_bad_rows(suffix, table, problems) for suffix, table in tables.items()}
     for suffix in ("comment", "cinter", "inter"):
         if suffix in tables:
@@ -197,9 +197,8 @@ def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Proble
         owner = tables["comment"].select("comment_id", _owner="item_id")
         table = table.join(owner, on="comment_id", how="left", maintain_order="left")
         kind = "item_id in .cinter that is not its comment's"
-        table = _keep(table, pl.col("item_id") == pl.col("_owner"), kind, ["comment_id", "item_id"], problems).drop(
-            "_owner"
-        )
+        same = (pl.col("item_id") == pl.col("_owner")) | pl.col("_owner").is_null()  # null: a comment found faulty
+        table = _keep(table, same, kind, ["comment_id", "item_id"], problems).drop("_owner")
     return table
 
 

@@ -107,6 +107,16 @@ def test_all_faults_are_listed_with_their_totals(tmp_path: Path) -> None:
     assert "line 1: timestamp='x'; line 2" in str(caught.value)
 
 
+def test_one_fault_is_one_violation(tmp_path: Path) -> None:
+    for suffix, column, value in (("comment", "timestamp", "x"), ("item", "upload_time", "x"), ("item", "title", "")):
+        tables = raw()
+        values = {"timestamp": ["1500000000"] * 2, "upload_time": ["1500000000"] * 3, "title": ["One", "Two", "Three"]}
+        tables[suffix] = tables[suffix].with_columns(pl.Series(column, [value, *values[column][1:]]))
+        with pytest.raises(DataToolError) as caught:
+            run(tables, tmp_path / "x")
+        assert [violation.count for violation in caught.value.violations] == [1]
+
+
 def test_what_refers_to_a_dropped_row_goes_too_and_is_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
