@@ -129,7 +129,8 @@ def main() -> None:
     )
     rows = measure(encoder, sample, args)
     sys.stdout.write(
-        f"{'':<18} {'texts/s':>9} {'ours is':>9} {'/CPU s':>9} {'ours is':>9} {'tokens':>9} {'padding':>8} {'differs by':>11}\n"
+        f"{'':<18} {'texts/s':>9} {'ours is':>9} {'/CPU s':>9} {'ours is':>9} {'tokens':>9} {'padding':>8}"
+        f" {'differs by':>11}\n"
     )
     for row in rows:
         sys.stdout.write(

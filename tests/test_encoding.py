@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers", reason="the language-model en
 tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizers of these tests need tokenizers")
 
 WORDS = ["best", "game", "music", "ever", "this", "theme", "of", "the", "boss", "level", "makes", "me", "cry", "2201"]
-CAUSAL = ("llama", "qwen2", "gpt2")
+CAUSAL = ("llama", "qwen2", "glm", "gpt2")
 ALL = (*CAUSAL, "bert", "roberta", "t5")
 POSITIONS = 24
 
@@ -62,6 +62,8 @@ def _model(kind: str, vocabulary: int):
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=1, **common))
     elif kind == "qwen2":
         model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(num_key_value_heads=1, **common))
+    elif kind == "glm":
+        model = transformers.GlmForCausalLM(transformers.GlmConfig(num_key_value_heads=1, head_dim=8, **common))
     elif kind == "gpt2":
         sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": 2, "n_head": 2}
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=vocabulary, **sizes))

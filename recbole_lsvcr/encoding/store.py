@@ -150,10 +150,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         expected = int(manifest["rows"]) * int(manifest["dim"]) * np.dtype(manifest["dtype"]).itemsize
-        parts = manifest["parts"]
         files = [
             part_file(folder, prefix, number)
-            for number, part in enumerate(parts)
+            for number, part in enumerate(manifest["parts"])
             for prefix in ("texts", *part["kinds"])
         ]
     except (KeyError, TypeError, ValueError) as error:
@@ -162,6 +161,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     size = (folder / VECTORS).stat().st_size if (folder / VECTORS).is_file() else 0
     missing = [file.name for file in files if not file.is_file()]
+    missing += [f"{key} in {MANIFEST}" for key in ("kinds", "text_hash", "encoder_fingerprint") if key not in manifest]
     if size < expected or missing:
         found = f"{', '.join(missing)} missing" if missing else f"{VECTORS} has {size:,} of {expected:,} bytes"
         raise StaleStoreError(f"the text store {folder} is damaged: {found}; encode over it (overwrite)")
