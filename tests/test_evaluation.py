@@ -376,6 +376,8 @@ def test_leave_one_out_full_rankings_equal_stock_recbole(data: JointData, config
     assert len(expected) == 15
     found = result.recbole_metrics(config)
     assert found == pytest.approx(dict(expected), abs=1e-6)
+    rounded = {**config.final_config_dict, "metric_decimal_place": 2}
+    assert result.recbole_metrics(rounded) == found
     own = result.metrics("all+full")
     assert {name: own[name] for name in own if name in expected} == pytest.approx(
         {name: expected[name] for name in own if name in expected}, abs=1e-6

@@ -21,6 +21,7 @@ from recbole_lsvcr.evaluation.ranking import (
     top_candidates,
 )
 
+_EXACT = 16  # decimal places
 _FORGOTTEN = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # after every evaluation
 
 
@@ -125,7 +126,7 @@ class InstanceCollector(Collector):
 def evaluate_lists(
     config: Any, ranks: Ranks, best: np.ndarray | None = None, item_count: np.ndarray | None = None
 ) -> dict[str, float]:
-    """RecBole's metrics of ranked lists.
+    """RecBole's metrics of ranked lists, not rounded: rounded ones tie, and early stopping would not see a gain.
 
     Args:
         config: RecBole's `Config`. ranks: of I lists.
@@ -145,7 +146,10 @@ def evaluate_lists(
     if item_count is not None:
         struct.set("data.num_items", len(item_count))
         struct.set("data.count_items", Counter(dict(enumerate(item_count.tolist()))))
-    return {name: float(value) for name, value in Evaluator(config).evaluate(struct).items()}
+    evaluator = Evaluator(config)
+    for metric in evaluator.metric_class.values():
+        metric.decimal_place = _EXACT
+    return {name: float(value) for name, value in evaluator.evaluate(struct).items()}
 
 
 def _hits(ranks: Ranks, cut: int) -> np.ndarray:
