@@ -102,18 +102,19 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         raise _damaged(path, error) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}: give a checkpoint (.pth) that a trainer wrote")
-    return unpack(state)
+    return state
 
 
 def _read(file: Path, map_location: Any) -> Any:
     if _starts(file) == _ARCHIVE:
         # PyTorch writes a checksum of every tensor but does not compare it: a flipped bit would be a wrong weight.
         with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")
+            damaged = [part.filename for part in archive.infolist() if part.compress_size != part.file_size]
+            damaged = damaged or [name for name in (archive.testzip(),) if name]
+        if damaged:
+            raise zipfile.BadZipFile(f"the size or the checksum of its part {damaged[0]} is wrong")
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a remark on pickle protocol 4, RecBole's
-        return torch.load(file, map_location=map_location, weights_only=True)
+        return unpack(torch.load(file, map_location=map_location, weights_only=True))
 
 
 def _starts(file: Path) -> bytes:

@@ -158,10 +158,10 @@ class _Stand(ModuleType):
 
 
 def _replace(module: ModuleType, name: str, replacement: Any) -> None:
-    """Bind `name` anew in `module`, and where RecBole or the main program has already imported it from there."""
+    """Bind `name` anew in `module` and wherever it has been imported from there: no order of imports is wrong."""
     stock = getattr(module, name)
-    for other, holder in list(sys.modules.items()):
-        if other.partition(".")[0] in ("recbole", "__main__") and vars(holder).get(name) is stock:
+    for holder in list(sys.modules.values()):
+        if getattr(holder, "__dict__", {}).get(name) is stock:
             setattr(holder, name, replacement)
     setattr(module, name, replacement)
 
