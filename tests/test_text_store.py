@@ -285,6 +285,15 @@ def test_texts_that_cannot_be_stored_are_named(tmp_path, texts, error, says):
         build_store(tmp_path, texts, FakeEncoder())
 
 
+def test_overwriting_removes_nothing_before_the_new_texts_are_known_to_be_good(tmp_path):
+    _build(tmp_path)
+    before = _contents(tmp_path)
+    for changes in ({"texts": {"title": (pl.Series(["a", "a"]), pl.Series(["x", "y"]))}}, {"transform": "upper"}):
+        with pytest.raises((StoreError, ConfigError)):
+            _build(tmp_path, **{"dtype": "float16", **changes}, overwrite=True)
+        assert _contents(tmp_path) == before
+
+
 def test_options_that_are_not_accepted_are_named(tmp_path):
     with pytest.raises(ConfigError, match="'int8'; accepted: float32, float16"):
         build_store(tmp_path, _texts(), FakeEncoder(), dtype="int8")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from recbole_lsvcr import __version__
 from recbole_lsvcr.encoding.announce import announce
 from recbole_lsvcr.encoding.batches import cost_chunks
 from recbole_lsvcr.encoding.encoders import TextEncoder
-from recbole_lsvcr.encoding.plan import Plan, make_plan
+from recbole_lsvcr.encoding.plan import TRANSFORMS, Plan, make_plan
 from recbole_lsvcr.encoding.store import (
     DTYPES,
     FORMAT,
@@ -78,6 +79,8 @@ def build_store(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"the dtype of the text store is {dtype!r}; accepted: {', '.join(DTYPES)}")
+    if transform not in TRANSFORMS:
+        raise ConfigError(f"the text transform is {transform!r}; accepted: {', '.join(TRANSFORMS)}")
     identity = {key: value for key, value in encoder.describe().items() if key not in ("encoder", "precision")}
     identity |= {
         "dim": encoder.dim,
@@ -232,9 +235,10 @@ def _find(
     except StaleStoreError as error:
         if not overwrite:
             raise
+        plan = make_plan(texts, transform=transform, store=None)  # raises before anything is removed
         logger.warning(f"Encoding over a text store: {error}")
-        _clear(folder)
-        return None, make_plan(texts, transform=transform, store=None), 0
+        _clear(folder, {"title", "comment", *texts})
+        return None, plan, 0
 
 
 def _rows_done(
@@ -260,9 +264,10 @@ def _rows_done(
     return rows
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, kinds: Iterable[str]) -> None:
     """Remove a store, the file that vouches for the others first; other files of the folder stay."""
-    for path in (folder / MANIFEST, folder / PROGRESS, folder / VECTORS, *folder.glob("*-[0-9][0-9][0-9].parquet")):
+    parts = [path for prefix in ("texts", *kinds) for path in folder.glob(f"{prefix}-[0-9][0-9][0-9].parquet")]
+    for path in (folder / MANIFEST, folder / PROGRESS, folder / VECTORS, *parts):
         path.unlink(missing_ok=True)
 
 
@@ -272,7 +277,14 @@ def _lock(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with open(folder / ".lock", "w", encoding="utf-8") as handle:
+    try:
+        handle = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        yield  # a finished store is read from where nothing can be written, too
+        return
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -100,8 +100,9 @@ class TextStore:
         return self._parts("texts", {"row": pl.Int64, "text": pl.Utf8})
 
     def _parts(self, prefix: str, schema: dict[str, Any]) -> pl.DataFrame:
-        files = [part_file(self.folder, prefix, number) for number in range(len(self.manifest["parts"]))]
-        files = [file for file in files if file.is_file()]
+        parts = self.manifest["parts"]
+        held = [number for number, part in enumerate(parts) if prefix == "texts" or prefix in part["kinds"]]
+        files = [part_file(self.folder, prefix, number) for number in held]
         try:
             return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(file) for file in files)])
         except (pl.exceptions.PolarsError, OSError) as error:
