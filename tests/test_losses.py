@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_lsvcr.model import losses
 from recbole_lsvcr.model.losses import (
     Steps,
     distinct_target_mask,
@@ -68,6 +70,39 @@ def test_masked_candidates_do_not_exist(vectors: tuple[Tensor, Tensor]) -> None:
     assert float(info_nce(x, candidates, targets, mask=mask)) == pytest.approx(sum(slow) / 6, rel=1e-5)
 
 
+@pytest.mark.parametrize("logits_at_once", [1, 25, 10_000], ids=["row by row", "two rows", "at once"])
+@pytest.mark.parametrize("form", ["all", "mask", "mask per row", "in batch"])
+def test_gradients_are_those_of_the_plain_softmax(
+    form: str, logits_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", logits_at_once)
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(7, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    y = torch.randn(7 if form == "in batch" else 11, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    targets = torch.arange(7) if form == "in batch" else torch.tensor([0, 10, 3, 3, 1, 7, 4])
+    shape = {"mask": (11,), "mask per row": (7, 11)}.get(form, (7, len(y)))
+    mask = torch.rand(shape, generator=generator) < 0.6 if "mask" in form else torch.ones(shape, dtype=torch.bool)
+    if form == "mask":
+        mask[targets] = True
+    else:
+        mask[torch.arange(7), targets] = True
+    loss = info_nce(x, y, None if form == "in batch" else targets, mask=mask if "mask" in form else None)
+    gradients = torch.autograd.grad(loss * 3.0, (x, y))
+    logits = F.cosine_similarity(x.unsqueeze(1), y.unsqueeze(0), dim=-1) / TAU
+    plain = F.cross_entropy(logits.masked_fill(~mask, -math.inf), targets)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(gradients, torch.autograd.grad(plain * 3.0, (x, y)))
+
+
+def test_a_low_temperature_neither_overflows_nor_underflows() -> None:
+    x = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = info_nce(x, torch.tensor([[-1.0, 0.1], [1.0, 0.0]]), torch.tensor([0]), temperature=0.005)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(399.0, abs=1.0)
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 def test_identical_targets_of_a_batch_are_not_each_others_negatives(vectors: tuple[Tensor, Tensor]) -> None:
     x, names = vectors[0], torch.tensor([4, 7, 4, 4, 9, 7])
     y = vectors[1][:6].clone()
@@ -117,7 +152,8 @@ def test_shared_negatives_equal_a_loss_per_row_given_the_same_negatives() -> Non
 def padded(count: int, *, width: int = 5, videos: int = 1000) -> Steps:
     """`count` steps in rows of unequal length, garbage in the padding."""
     ids, text, items = rows(count, videos=videos)
-    lengths, left = [], count
+    lengths: list[int] = []
+    left = count
     while left:
         lengths.append(min(left, len(lengths) % width + 1))
         left -= lengths[-1]
@@ -167,8 +203,8 @@ def test_regularization_ignores_padding_and_survives_a_stream_without_steps() ->
         torch.zeros(2, 3, dtype=torch.bool),
     )
     loss = id_text_regularization([empty, steps])
-    assert float(loss) == pytest.approx(float(id_text_regularization([steps])))
     loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(id_text_regularization([steps])))
     assert empty.ids.grad is not None
     assert not empty.ids.grad.any()
 
