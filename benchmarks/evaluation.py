@@ -143,7 +143,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as store:
         variants, instances, prepared = ours(args, folder, Path(store))
         preparation = {"ours: data": prepared}
-        for name, mode in STOCK.items():
+        for name, mode in ((name, mode) for name, mode in STOCK.items() if mode in args.stock):
             variants[name], count, preparation[f"{name}, data"] = stock(args, folder, mode)
             if count != instances:
                 raise SystemExit(f"{name} evaluates {count} instances, ours {instances}: nothing to compare")
@@ -165,7 +165,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "instances_per_second": {
             name: instances / statistics.median(turn[name] for turn in turns) for name in variants
         },
-        "speed_ratio": {f"{a} / {b}": statistics.median(turn[b] / turn[a] for turn in turns) for a, b in RATIOS},
+        "speed_ratio": {
+            f"{a} / {b}": statistics.median(turn[b] / turn[a] for turn in turns) for a, b in RATIOS if b in variants
+        },
         "preparation_seconds": preparation,
     }
 
@@ -193,6 +195,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512, help="instances scored at a time")
     parser.add_argument("--length", type=int, default=50, help="videos in a history")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument(
+        "--stock",
+        nargs="*",
+        choices=tuple(STOCK.values()),
+        default=tuple(STOCK.values()),
+        help="RecBole's modes to time (uni99 is slow)",
+    )
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
