@@ -196,7 +196,7 @@ def test_distinct_texts_are_projected_once_and_read_by_row_from_a_memory_map() -
         return comments[wanted]
 
     for source in (comments, rows, comments[:10]):
-        projected, (places,) = gather_projected(model, source, index)
+        projected, (places,) = gather_projected(model.embed_text, source, index)
         torch.testing.assert_close(projected[places], model.embed_text(comments)[index])
         assert not projected[0].any()
         assert ((places == 0) == (index == 0)).all()

@@ -186,10 +186,20 @@ class SRModel(nn.Module):
 
     def embed_text(self, vectors: Tensor) -> Tensor:
         """[T, d]: projection of text vectors [T, table_size]. A zero vector (an empty text) stays zero (Eq. 1, 2)."""
-        if self.text_mlp is not None:
-            exists = (vectors != 0).any(dim=-1, keepdim=True)
-            vectors = self.text_mlp(vectors) * exists
-        return self.text_proj(vectors)
+        return self._embed(vectors, self.text_proj.weight)
+
+    def embed_comment_parts(self, vectors: Tensor) -> Tensor:
+        """[T, d]: `merge_comment(embed_text(vectors))` in one product, for comments that are read in steps only."""
+        return self._embed(vectors, self.merge.weight[:, self.config.hidden_size :] @ self.text_proj.weight)
+
+    def _embed(self, vectors: Tensor, projection: Tensor) -> Tensor:
+        """`projection` [d, text_size] of the E-dimensional texts, which are not made when text_mlp has to make them:
+        its last layer is linear, so the two small matrices are multiplied first."""
+        if self.text_mlp is None:
+            return F.linear(vectors, projection)
+        first, activation, last = self.text_mlp
+        embedded = F.linear(activation(first(vectors)), projection @ last.weight, projection @ last.bias)
+        return embedded * _has_text(vectors).unsqueeze(1)
 
     def merge_title(self, title: Tensor) -> Tensor:
         """The title's part of a step z [..., d], with the bias of `merge`; `title` [..., d] is projected."""
@@ -317,6 +327,13 @@ class SRModel(nn.Module):
             )
         self.load_state_dict(loaded, strict=False)
         return frozenset(absent)
+
+
+def _has_text(vectors: Tensor) -> Tensor:
+    """1 or 0 [T]: whether a row of `vectors` [T, H] has a non-zero entry; rarely has to look beyond the first one."""
+    has_text = vectors[:, 0] != 0
+    doubtful = (~has_text).nonzero().squeeze(1)
+    return has_text.index_put((doubtful,), (vectors[doubtful] != 0).any(dim=1)).to(vectors.dtype)
 
 
 def resize_positions(table: Tensor, length: int) -> Tensor:

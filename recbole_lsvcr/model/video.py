@@ -54,18 +54,21 @@ class VideoOutput:
     streams: tuple[Steps, ...]  # steps of the video and of the comment stream for L_REG; () without ids
 
 
-def gather_projected(model: SRModel, vectors: TextVectors, *indices: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Projects each text once: (projected rows [U, d], `indices` pointing into them). Row 0 stays the zero vector.
+def gather_projected(
+    embed: Callable[[Tensor], Tensor], vectors: TextVectors, *indices: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Embeds each text once: (embedded rows [U, d], `indices` pointing into them). Row 0 stays the zero vector.
 
-    A tensor with fewer rows than there are indices is projected whole; otherwise only the distinct rows are read.
+    `embed` is a method of the model, `embed_text` or `embed_comment_parts`. A tensor with fewer rows than there are
+    indices is embedded whole; otherwise only the distinct rows are read.
     """
     if isinstance(vectors, Tensor) and len(vectors) <= sum(index.numel() for index in indices):
-        return model.embed_text(vectors), indices
+        return embed(vectors), indices
     padding = indices[0].new_zeros(1)  # sorts first, so that 0 keeps meaning padding
     distinct, places = torch.unique(torch.cat([padding, *(i.flatten() for i in indices)]), return_inverse=True)
-    rows = vectors[distinct] if isinstance(vectors, Tensor) else vectors(distinct)
+    rows = vectors.index_select(0, distinct) if isinstance(vectors, Tensor) else vectors(distinct)
     parts = places[1:].split([index.numel() for index in indices])
-    return model.embed_text(rows), tuple(part.view_as(index) for part, index in zip(parts, indices, strict=True))
+    return embed(rows), tuple(part.view_as(index) for part, index in zip(parts, indices, strict=True))
 
 
 def video_forward(model: SRModel, batch: SRBatch, titles: Tensor, comments: TextVectors) -> VideoOutput:
@@ -75,8 +78,10 @@ def video_forward(model: SRModel, batch: SRBatch, titles: Tensor, comments: Text
     `comments` the comments' text vectors.
     """
     batch = batch.trimmed()
-    rows, (popular, written) = gather_projected(model, comments, batch.video_comments, batch.record_comments)
-    title_part, comment_part = model.merge_title(titles), model.merge_comment(rows)
+    comment_part, (popular, written) = gather_projected(
+        model.embed_comment_parts, comments, batch.video_comments, batch.record_comments
+    )
+    title_part = model.merge_title(titles)
     mean = F.embedding_bag(written.flatten(0, 1), comment_part, mode="mean", padding_idx=0)
     video_text = table_rows(title_part, batch.video_items) + table_rows(comment_part, popular)
     record_text = table_rows(title_part, batch.record_items) + mean.view(*batch.record_items.shape, -1)
