@@ -99,7 +99,7 @@ class Reference:
             return torch.zeros(self.config.text_size, dtype=torch.float64)
         if self.config.encoder_size is None:
             return vector
-        return self.linear("text_mlp.2", self.gelu(self.linear("text_mlp.0", vector)))
+        return self.linear("text_mlp.outer", self.gelu(self.linear("text_mlp.inner", vector)))
 
     def proj(self, embedded: Tensor) -> Tensor:
         return self.linear("text_proj", embedded)

@@ -184,6 +184,8 @@ def test_empty_texts_are_the_zero_vector_even_after_the_mlp() -> None:
     projected = model.embed_text(titles)
     assert not projected[[0, 3]].any()
     assert projected[1].any()
+    assert model.text_mlp is not None
+    torch.testing.assert_close(model.text_proj(model.text_mlp(titles)), projected)  # the stored table, then projected
 
 
 def test_distinct_texts_are_projected_once_and_read_by_row_from_a_memory_map() -> None:

@@ -87,6 +87,32 @@ def table_rows(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.reshape(-1)).view(*index.shape, table.shape[1])
 
 
+def has_text(vectors: Tensor) -> Tensor:
+    """1 or 0 [T]: whether a row of `vectors` [T, H] has a non-zero entry; rarely has to look beyond the first one."""
+    found = vectors[:, 0] != 0
+    doubtful = (~found).nonzero().squeeze(1)
+    return found.index_put((doubtful,), (vectors[doubtful] != 0).any(dim=1)).to(vectors.dtype)
+
+
+class TextMLP(nn.Module):
+    """`text_mlp` of Eq. 1, 2: from the H columns of a language model's states to E. An empty text stays zero."""
+
+    def __init__(self, *, encoder_size: int, text_size: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(encoder_size, encoder_size // 4)
+        self.outer = nn.Linear(encoder_size // 4, text_size)
+
+    def forward(self, vectors: Tensor, projection: Tensor | None = None) -> Tensor:
+        """[T, E] of `vectors` [T, H]; with `projection` [d, E] the projected texts [T, d].
+
+        The last layer is linear, so it is multiplied with the projection first: the E columns are never made.
+        """
+        weight, bias = self.outer.weight, self.outer.bias
+        if projection is not None:
+            weight, bias = projection @ weight, projection @ bias
+        return F.linear(F.gelu(self.inner(vectors)), weight, bias) * has_text(vectors).unsqueeze(1)
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with dropout on its weights and an output projection.
 

@@ -20,6 +20,7 @@ from recbole_lsvcr.model.layers import (
     ACTIVATIONS,
     CommentExtractor,
     Dropout,
+    TextMLP,
     TransformerLayer,
     VideoExtractor,
     causal_bias,
@@ -123,12 +124,9 @@ class SRModel(nn.Module):
         super().__init__()
         self.config = config
         d = config.hidden_size
-        self.text_mlp: nn.Sequential | None = None
+        self.text_mlp: TextMLP | None = None
         if config.encoder_size is not None:
-            narrow = config.encoder_size // 4
-            self.text_mlp = nn.Sequential(
-                nn.Linear(config.encoder_size, narrow), nn.GELU(), nn.Linear(narrow, config.text_size)
-            )
+            self.text_mlp = TextMLP(encoder_size=config.encoder_size, text_size=config.text_size)
         self.text_proj = nn.Linear(config.text_size, d, bias=False)
         self.merge = nn.Linear(2 * d, d)
         self.id_embedding: nn.Embedding | None = None
@@ -193,13 +191,7 @@ class SRModel(nn.Module):
         return self._embed(vectors, self.merge.weight[:, self.config.hidden_size :] @ self.text_proj.weight)
 
     def _embed(self, vectors: Tensor, projection: Tensor) -> Tensor:
-        """`projection` [d, text_size] of the E-dimensional texts, which are not made when text_mlp has to make them:
-        its last layer is linear, so the two small matrices are multiplied first."""
-        if self.text_mlp is None:
-            return F.linear(vectors, projection)
-        first, activation, last = self.text_mlp
-        embedded = F.linear(activation(first(vectors)), projection @ last.weight, projection @ last.bias)
-        return embedded * _has_text(vectors).unsqueeze(1)
+        return F.linear(vectors, projection) if self.text_mlp is None else self.text_mlp(vectors, projection)
 
     def merge_title(self, title: Tensor) -> Tensor:
         """The title's part of a step z [..., d], with the bias of `merge`; `title` [..., d] is projected."""
@@ -327,13 +319,6 @@ class SRModel(nn.Module):
             )
         self.load_state_dict(loaded, strict=False)
         return frozenset(absent)
-
-
-def _has_text(vectors: Tensor) -> Tensor:
-    """1 or 0 [T]: whether a row of `vectors` [T, H] has a non-zero entry; rarely has to look beyond the first one."""
-    has_text = vectors[:, 0] != 0
-    doubtful = (~has_text).nonzero().squeeze(1)
-    return has_text.index_put((doubtful,), (vectors[doubtful] != 0).any(dim=1)).to(vectors.dtype)
 
 
 def resize_positions(table: Tensor, length: int) -> Tensor:
