@@ -107,7 +107,8 @@ class TextMLP(nn.Module):
 
         The last layer is linear, so it is multiplied with the projection first: the E columns are never made.
         """
-        weight, bias = self.outer.weight, self.outer.bias
+        weight: Tensor = self.outer.weight
+        bias: Tensor = self.outer.bias
         if projection is not None:
             weight, bias = projection @ weight, projection @ bias
         return F.linear(F.gelu(self.inner(vectors)), weight, bias) * has_text(vectors).unsqueeze(1)
