@@ -373,6 +373,8 @@ def test_dropout_drops_its_share_keeps_the_mean_and_draws_each_element_by_itself
     torch.manual_seed(0)
     assert torch.equal(dropout(x, 0.3, training=True), thinned)
     assert torch.equal(dropout(x, 0.3, training=False), x)
+    assert dropout(x, 1e-9, training=True).count_nonzero() > 199_900
+    assert dropout(x, 1 - 1e-9, training=True).count_nonzero() < 100
 
 
 def test_a_model_without_ids_refuses_what_needs_them() -> None:
