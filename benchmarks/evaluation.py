@@ -3,10 +3,11 @@
     python benchmarks/evaluation.py --output evaluation.json
     python benchmarks/evaluation.py --data dataset/youtube-5core --length 20
 
-Leave-one-out, an untrained SASRec of RecBole on both sides (what it scores does not change what it costs), the same
-batch size in instances. RecBole's `full` and `uni99` modes are a pass each; ours ranks `all+full`, `all+uniform` and
-`available+period` with slices in one. The variants take turns, so that other load on the machine hits all of them; a
-ratio is the median over turns of the ratio within one turn. "model only" is the forward pass on batches made before.
+Leave-one-out, the same model on both sides: an untrained SASRec of RecBole (what it scores does not change what it
+costs), and one that answers at once with fixed numbers, which leaves the cost of loaders, ranking and metrics.
+RecBole's `full` and `uni99` modes are a pass each; ours ranks `all+full`, `all+uniform` and `available+period` with
+slices in one; batches are equal in instances. The variants take turns, so that other load on the machine hits all of
+them; a ratio is the median over turns of the ratio within one turn.
 """
 
 from __future__ import annotations
@@ -52,6 +53,26 @@ RATIOS = [
 Timed = Callable[[], float]
 
 
+class Instant(SASRec):
+    """A model whose scores cost nothing."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        scores = torch.rand(1 << 22, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("scores", scores, persistent=False)
+
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        """Fixed numbers, float32[B, n_items]."""
+        return self.scores[: len(interaction) * self.n_items].view(len(interaction), self.n_items).clone()
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        """Fixed numbers, float32[B]."""
+        return self.scores[: len(interaction)]
+
+
+MODELS: dict[str, type[SASRec]] = {"SASRec": SASRec, "instant": Instant}
+
+
 def settings(args: argparse.Namespace, folder: Path, mode: str) -> Config:
     """A configuration of the stock SASRec on the folder, leave-one-out."""
     values = {
@@ -74,68 +95,53 @@ def settings(args: argparse.Namespace, folder: Path, mode: str) -> Config:
         return Config(model="SASRec", dataset=folder.name, config_dict=values)
 
 
-def stock(args: argparse.Namespace, folder: Path, mode: str) -> tuple[Timed, int, float]:
-    """RecBole's evaluation of the test phase: what to time, its instances, and the seconds its data took."""
+def stock(args: argparse.Namespace, folder: Path, mode: str) -> tuple[dict[str, Timed], int, float]:
+    """RecBole's evaluation of the test phase: what to time by model, its instances, the seconds its data took."""
     config = settings(args, folder, mode)
     init_seed(args.seed, True)
     started = time.perf_counter()
     train, _, test = data_preparation(config, create_dataset(config))
     prepared = time.perf_counter() - started
-    trainer = Trainer(config, SASRec(config, train.dataset).to(config["device"]))
 
-    def run() -> float:
-        began = time.perf_counter()
-        trainer.evaluate(test, load_best_model=False)
-        return time.perf_counter() - began
+    def timed(model_class: type[SASRec]) -> Timed:
+        trainer = Trainer(config, model_class(config, train.dataset).to(config["device"]))
 
-    return run, len(test._dataset), prepared
+        def run() -> float:
+            began = time.perf_counter()
+            trainer.evaluate(test, load_best_model=False)
+            return time.perf_counter() - began
+
+        return run
+
+    return {name: timed(model_class) for name, model_class in MODELS.items()}, len(test._dataset), prepared
 
 
-def ours(args: argparse.Namespace, folder: Path, store: Path) -> tuple[dict[str, Timed], int, float]:
-    """Our evaluations of the test phase, and the model alone."""
+def ours(args: argparse.Namespace, folder: Path, store: Path) -> tuple[dict[str, dict[str, Timed]], int, float]:
+    """Our evaluations of the test phase, by protocols and model."""
     config = settings(args, folder, "full")
     init_seed(args.seed, True)
     started = time.perf_counter()
     dataset = JointDataset(config)
     test = dataset.build()[2]
     prepared = time.perf_counter() - started
-    model = SASRec(config, dataset).to(config["device"]).eval()
-    scorer = RecBoleScorer(model, dataset, config["device"])
-    rows = dataset.joint.rows("video", 2)
 
-    def ranking(protocols: list[str]) -> Timed:
+    def timed(protocols: list[str], model_class: type[SASRec]) -> Timed:
+        model = model_class(config, dataset).to(config["device"]).eval()
+        scorer = RecBoleScorer(model, dataset, config["device"])
+        options: dict[str, Any] = {"candidates_dir": store, "batch_size": args.batch, "slices": len(protocols) > 1}
+
         def run() -> float:
             began = time.perf_counter()
-            result = evaluate(
-                scorer,
-                dataset.joint,
-                "video",
-                2,
-                protocols,
-                candidates_dir=store,
-                batch_size=args.batch,
-                slices=len(protocols) > 1,
-                progress=False,
-            )
-            result.summary()
+            evaluate(scorer, dataset.joint, "video", 2, protocols, progress=False, **options).summary()
             return time.perf_counter() - began
 
         return run
 
-    parts = [
-        dataset.joint.gather("video", rows[at : at + args.batch], training=False)
-        for at in range(0, len(rows), args.batch)
-    ]
-
-    @torch.no_grad()
-    def model_only() -> float:
-        began = time.perf_counter()
-        for part in parts:
-            scorer.score_full(part)
-        return time.perf_counter() - began
-
-    timed = {name: ranking(protocols) for name, protocols in PROTOCOLS.items()}
-    return {**timed, "model only": model_only}, len(test), prepared
+    variants = {
+        name: {model: timed(protocols, model_class) for model, model_class in MODELS.items()}
+        for name, protocols in PROTOCOLS.items()
+    }
+    return variants, len(test), prepared
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -147,10 +153,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             variants[name], count, preparation[f"{name}, data"] = stock(args, folder, mode)
             if count != instances:
                 raise SystemExit(f"{name} evaluates {count} instances, ours {instances}: nothing to compare")
-        preparation["ours: candidate sets and a first pass"] = variants["ours: 3 protocols"]()
-        for run in variants.values():
-            run()  # warm up
-        turns = [{name: run() for name, run in variants.items()} for _ in range(args.turns)]
+        preparation["ours: drawing and storing candidates"] = variants["ours: 3 protocols"]["instant"]()
+        runs = {f"{name}, {model}": run for name, models in variants.items() for model, run in models.items()}
+        for name, run in runs.items():
+            if name != "recbole: uni99, SASRec":  # takes minutes, needs no warm-up
+                run()
+        turns = [{name: run() for name, run in runs.items()} for _ in range(args.turns)]
+    seconds = {name: statistics.median(turn[name] for turn in turns) for name in runs}
+    pairs = [(f"{a}, {model}", f"{b}, {model}") for model in MODELS for a, b in RATIOS if b in variants]
     return {
         "data": folder.name,
         "instances": instances,
@@ -161,13 +171,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "machine": platform.machine(),
         "torch": torch.__version__,
         "turns": args.turns,
-        "seconds": {name: statistics.median(turn[name] for turn in turns) for name in variants},
-        "instances_per_second": {
-            name: instances / statistics.median(turn[name] for turn in turns) for name in variants
-        },
-        "speed_ratio": {
-            f"{a} / {b}": statistics.median(turn[b] / turn[a] for turn in turns) for a, b in RATIOS if b in variants
-        },
+        "seconds": seconds,
+        "instances_per_second": {name: instances / value for name, value in seconds.items()},
+        "speed_ratio": {f"{a} / {b}": statistics.median(turn[b] / turn[a] for turn in turns) for a, b in pairs},
         "preparation_seconds": preparation,
     }
 
@@ -177,14 +183,14 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         f"{found['data']}: {found['instances']:,} test instances, batch {found['batch']}, histories of "
         f"{found['length']}, {found['device']}, {found['threads']} threads, median of {found['turns']} turns",
-        f"{'':42}{'seconds':>10}{'instances/s':>14}",
+        f"{'':56}{'seconds':>10}{'instances/s':>14}",
     ]
     lines += [
-        f"{name:42}{found['seconds'][name]:>10.3f}{found['instances_per_second'][name]:>14,.0f}"
+        f"{name:56}{found['seconds'][name]:>10.3f}{found['instances_per_second'][name]:>14,.0f}"
         for name in found["seconds"]
     ]
-    lines += [f"{name:42}{ratio:>10.2f} x as fast" for name, ratio in found["speed_ratio"].items()]
-    lines += [f"{name:42}{seconds:>10.3f} s once" for name, seconds in found["preparation_seconds"].items()]
+    lines += [f"{name:56}{ratio:>10.2f} x as fast" for name, ratio in found["speed_ratio"].items()]
+    lines += [f"{name:56}{seconds:>10.3f} s once" for name, seconds in found["preparation_seconds"].items()]
     return "\n".join(lines) + "\n"
 
 
