@@ -17,7 +17,6 @@ TEMPERATURE = 0.07
 # Logits in memory at a time (4 MiB): they stay in the processor's cache.
 _LOGITS_AT_ONCE = 2**20
 
-
 # A shorter vector has no direction that float32 could carry: it counts as zero.
 _SHORTEST = 1e-10
 
@@ -65,11 +64,8 @@ class _SoftmaxLoss(torch.autograd.Function):
         step = max(_LOGITS_AT_ONCE // width, 1)
         starts = range(0, rows, step)
         bounds = torch.searchsorted(left_out[:, 0].contiguous(), left_out.new_tensor([*starts, rows])).tolist()
-        query_grad, keys_grad, positive_grad = (
-            torch.empty_like(query),
-            torch.zeros_like(keys),
-            -torch.ones_like(positive),
-        )
+        query_grad, keys_grad = torch.empty_like(query), torch.zeros_like(keys)
+        positive_grad = -torch.ones_like(positive)
         buffer, total = query.new_empty(min(step, rows), width), query.new_zeros(())
         for start, first, last in zip(starts, bounds[:-1], bounds[1:], strict=True):
             some = slice(start, min(start + step, rows))
@@ -112,7 +108,7 @@ def info_nce(
         targets = rows
     if mask is not None and mask.dim() == 1:
         kept = mask.index_put((targets,), mask.new_ones(())).nonzero().squeeze(1)
-        candidates, targets, mask = candidates[kept], torch.searchsorted(kept, targets), None
+        candidates, targets, mask = table_rows(candidates, kept), torch.searchsorted(kept, targets), None
     query, keys = normalize(x) / temperature, normalize(candidates)
     positive = (query * table_rows(keys, targets)).sum(dim=-1)
     # The positive stands apart from the other candidates, so it is left out among them.
@@ -156,7 +152,7 @@ def id_text_regularization(
         drawn = torch.randperm(len(rows), generator=generator)[:negatives].to(rows.device)
         ids, text, items = steps.ids.flatten(0, 1), steps.text.flatten(0, 1), steps.items.flatten()
         if len(rows) < len(items):
-            ids, text, items = ids[rows], text[rows], items[rows]
+            ids, text, items = ids.index_select(0, rows), text.index_select(0, rows), items[rows]
         losses.append(shared_negatives_contrast(ids, text, items, drawn, temperature=temperature))
     return torch.stack(losses).sum()
 
