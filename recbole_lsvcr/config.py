@@ -1,0 +1,209 @@
+"""The configuration of a run: RecBole's `Config` with our defaults, checked before any work is done."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole.config import Config
+from recbole.utils import ModelType, get_model
+from recbole.utils import argument_list as recbole_arguments
+
+from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
+from recbole_lsvcr.plugin import properties_dir
+
+# Training and data settings that every model of a comparison shares unless the user says otherwise; the values are LSVCR's.
+SHARED = (
+    "train_batch_size",
+    "eval_batch_size",
+    "learning_rate",
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "MAX_ITEM_LIST_LENGTH",
+    "metrics",
+    "topk",
+    "valid_metric",
+    "load_col",
+)
+DEFAULT_EVAL_ARGS = {"split": {"time": ["-2d", "-1d"]}, "order": "TO", "group_by": "user", "mode": "uni99"}
+SAMPLE = "lsvcr-sample"
+
+# Keys RecBole reads that stand in none of its property files.
+EXTRA_RECBOLE_KEYS = frozenset(
+    {"model", "dataset", "device", "nproc", "world_size", "offset", "ip", "port", "local_rank", "config_files", "encoding", "numerical_features"}
+)
+
+
+class LSVCRConfig(Config):
+    """RecBole's configuration of one run, from plain values only: neither `sys.argv` nor `eval` takes part."""
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+    def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+        return dict(config_dict or {})
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        ours, own = read_yaml(properties_dir() / "model" / "LSVCR.yaml"), properties_dir() / "model" / f"{model}.yaml"
+        set_by_model = read_yaml(own) if own.is_file() else {}
+        shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
+        self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
+
+    def _negatives(self, model_class: type) -> dict[str, Any] | None:
+        """One uniform negative for pairwise models, none for those that learn from a softmax."""
+        pairwise = getattr(model_class, "input_type", None) is not None or self.internal_config_dict.get("loss_type") == "BPR"
+        return {"distribution": "uniform", "sample_num": 1} if pairwise else None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, numbers such as `1e-3` read as numbers.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    return _mapping(text, str(path))
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} holds a {type(value).__name__}; a configuration is a mapping of 'key: value' lines")
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-3` is a number, as in RecBole's own loader."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """RecBole-style overrides, `--learning_rate=0.003`, as a dictionary.
+
+    Raises:
+        ConfigError: an argument of another form, or a key given twice with different values.
+    """
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        name, separator, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not separator or not name:
+            raise ConfigError(f"argument '{argument}' is not understood; parameters are given as --name=value (see --help)")
+        value = None if text in ("None", "~") else _mapping(f"value: {text}", f"argument '{argument}'")["value"]
+        if name in overrides and overrides[name] != value:
+            raise ConfigError(f"'{name}' is given twice, as {overrides[name]!r} and {value!r}; give it once")
+        overrides[name] = value
+    return overrides
+
+
+def known_keys(models: Sequence[str]) -> set[str]:
+    """Every key RecBole or this package reads when these models run."""
+    recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
+    files = [recbole / "properties/overall.yaml", recbole / "properties/dataset/sample.yaml", properties_dir() / "overall.yaml"]
+    files += [folder / "model" / f"{model}.yaml" for model in models for folder in (recbole / "properties", properties_dir())]
+    keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {parameter.name for parameter in PARAMETERS}
+    for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
+        keys |= set(getattr(recbole_arguments, name))
+    for file in files:
+        if file.is_file():
+            keys |= set(read_yaml(file))
+    return keys
+
+
+def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> LSVCRConfig:
+    """The configuration of a run: a YAML file, the overrides above it, everything else from the defaults.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data set, a model RecBole does not know.
+    """
+    given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
+    model = given.setdefault("model", "LSVCR")
+    _check_model(model)
+    _check_keys(given, known_keys([model]))
+    for key, value in given.items():
+        _check_value(key, value, model)
+    given["eval_args"] = _eval_args(given.get("eval_args"))
+    if "dataset" not in given:
+        raise ConfigError(f"no data set: give 'dataset: <name>' in the configuration (a folder below data_path, or {SAMPLE})")
+    config = LSVCRConfig(config_dict=given)
+    _check_together(config)
+    return config
+
+
+def _check_model(model: Any) -> None:
+    try:
+        model_class = get_model(str(model))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"model '{model}' is not known; accepted: LSVCR, Popularity, Newest, TextSim and RecBole's sequential models by their class names") from error
+    if model_class.type != ModelType.SEQUENTIAL:
+        raise ConfigError(f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with sequential models (SASRec, GRU4Rec, LSVCR …)")
+
+
+def _check_keys(given: Mapping[str, Any], known: set[str]) -> None:
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        hints = []
+        for key in unknown:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+            hints.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        raise ConfigError(f"unknown configuration key {', '.join(hints)}; accepted are RecBole's parameters, those of the model, and ours (README, Parameters)")
+
+
+def _check_value(key: str, value: Any, model: str) -> None:
+    ours = BY_NAME.get(key)
+    if ours is None or (ours not in PARAMETERS and not (properties_dir() / "model" / f"{model}.yaml").is_file()):
+        return
+    if not ours.accepts(value):
+        raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
+
+
+def _eval_args(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f"eval_args = {value!r} is not accepted; accepted: a mapping with the keys {sorted(DEFAULT_EVAL_ARGS)}")
+    unknown = set(value or {}) - set(DEFAULT_EVAL_ARGS)
+    if unknown:
+        raise ConfigError(f"eval_args has unknown keys {sorted(unknown)}; accepted: {sorted(DEFAULT_EVAL_ARGS)}")
+    return {**DEFAULT_EVAL_ARGS, **(value or {})}
+
+
+def _check_together(config: LSVCRConfig) -> None:
+    folder = Path(config["data_path"])
+    if config["dataset"] != SAMPLE and not folder.is_dir():
+        raise ConfigError(f"data set folder {folder} does not exist; convert raw logs into it with 'python -m dataset_tools <source> RAW {folder}' or set data_path/dataset")
+    metric, _, cut = str(config["valid_metric"]).partition("@")
+    if metric.lower() not in [name.lower() for name in config["metrics"]] or not cut.isdigit() or int(cut) not in config["topk"]:
+        raise ConfigError(f"valid_metric = {config['valid_metric']!r} must be one of metrics {config['metrics']} at one of topk {config['topk']}, such as {config['metrics'][0]}@{config['topk'][0]}")
+    if config["hidden_size"] and config["n_heads"] and config["hidden_size"] % config["n_heads"]:
+        raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
+
+
+def plain(value: Any) -> Any:
+    """A configuration value as JSON and YAML can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

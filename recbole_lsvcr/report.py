@@ -1,0 +1,85 @@
+"""What a run shows a person: log lines on the terminal and in a file, and the table of results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole.utils.logger import RemoveColorFilter
+
+SHOWN_SLICES = {"unseen_items": "unseen videos"}  # beside all targets; every slice is in metrics.json
+
+
+@contextmanager
+def log_to(config: Any) -> Iterator[None]:
+    """Log to standard error and to `<output>/run.log` while a run lasts, in place of RecBole's `./log` folder."""
+    root = logging.getLogger()
+    folder = Path(config["output"])
+    folder.mkdir(parents=True, exist_ok=True)
+    level = getattr(logging, str(config["state"] or "INFO").upper(), logging.INFO)
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    file = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s"))
+    file.addFilter(RemoveColorFilter())
+    if not sys.stderr.isatty():
+        screen.addFilter(RemoveColorFilter())
+    before, level_before = root.handlers[:], root.level
+    root.handlers[:] = [screen, file]
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level_before)
+        file.close()
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The results of a report (`pipeline.evaluate`) as readable text."""
+    lines = [""]
+    for phase, result in report["phases"].items():
+        lines += [*_phase(report, phase, result), ""]
+    return "\n".join(lines)
+
+
+def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> list[str]:
+    protocols = result["protocols"]
+    first = next(iter(protocols.values()))
+    metrics = list(first["metrics"])
+    shown = [name for name in metrics if name.startswith(("recall", "ndcg")) or name in ("mrr@10", "mrr")]
+    synthetic = " (synthetic data)" if report.get("synthetic") else ""
+    head = f"{report['model']} on {report['dataset']}{synthetic}, {phase}: {first['instances']:,} targets of {first['users']:,} users"
+    rows = [["ranking", *(_title(name) for name in shown), "targets"]]
+    for name, found in protocols.items():
+        rows.append([name, *_numbers(found["metrics"], shown), f"{found['instances']:,}"])
+        for part, label in SHOWN_SLICES.items():
+            values = found["slices"].get(part)
+            if values and values["instances"]:
+                rows.append([f"  {label}", *_numbers(values, shown), f"{values['instances']:,}"])
+        if found["chance"]:
+            rows.append(["  chance", *_numbers(found["chance"], shown), ""])
+    return [head, *_aligned(rows)]
+
+
+def _title(metric: str) -> str:
+    name, _, cut = metric.partition("@")
+    label = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}[name]
+    return f"{label}@{cut}" if cut else label
+
+
+def _numbers(values: Mapping[str, Any], names: list[str]) -> list[str]:
+    return ["-" if values[name] is None else f"{values[name]:.4f}" for name in names]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]

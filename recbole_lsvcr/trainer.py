@@ -1,0 +1,285 @@
+"""`LSVCRTrainer`: RecBole's trainer on the joint data set, with exact resumption and one ranked list per instance."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+
+from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
+from recbole_lsvcr.config import plain
+from recbole_lsvcr.data.dataset import PHASES, JointDataset
+from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
+from recbole_lsvcr.errors import CheckpointError, EvaluationError
+from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
+from recbole_lsvcr.scorer import RecBoleScorer
+
+# Settings that change neither what is learned nor from what: a run may be continued with other values of these.
+FREE_TO_CHANGE = frozenset(
+    {"output", "stage", "task", "protocols", "report_phases", "save_instances", "show_progress", "state", "data_path", "checkpoint_dir", "gpu_id",
+     "use_gpu", "device", "worker", "eval_batch_size", "text_store", "text_batch_tokens", "log_wandb", "epochs", "trust_remote_code"}
+)  # fmt: skip
+
+
+class LSVCRTrainer(Trainer):
+    """Trains any sequential model of RecBole on a `JointDataset` and ranks every instance on its own.
+
+    Against RecBole's `Trainer`: an epoch depends on (seed, epoch) alone and its end is saved whole (`last_file`), so that a killed run continues and
+    ends as an undisturbed one; early stopping asks for a strictly better score (method: RecBole counts ties as better); scores are not rounded;
+    rankings follow a protocol with stored candidates.
+    """
+
+    last_file: Path | None = None  # set by the pipeline: the checkpoint from which a killed run continues
+    candidates_dir: Path | None = None
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        super().__init__(config, model)
+        self.history: list[dict[str, Any]] = []
+        self.finished = False
+
+    def valid_protocol(self, data: JointEvalLoader) -> Protocol:
+        """The protocol of model selection: `valid_protocol`, else RecBole's `eval_args.mode` of the phase."""
+        if self.config["valid_protocol"]:
+            return Protocol.parse(self.config["valid_protocol"], sample_num=self.config["sample_num"] or 99)
+        mode = str(self.config["eval_args"]["mode"][PHASES[data.phase]])
+        if mode == "full":
+            return Protocol.parse("all+full")
+        kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
+        if kind is None:
+            raise EvaluationError(f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol")
+        return Protocol.parse(f"all+{kind}", sample_num=int(mode[3:]))
+
+    def fit(
+        self,
+        train_data: JointTrainLoader,
+        valid_data: JointEvalLoader | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train until `epochs` or early stopping; see RecBole's `Trainer.fit` for the arguments and the result.
+
+        Raises:
+            EvaluationError: the loss is not a number. CheckpointError: `last_file` belongs to another run.
+        """
+        if not isinstance(train_data.dataset, JointDataset):
+            return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        self.eval_collector.data_collect(train_data)
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)
+        self.data_identity = {"data": train_data.dataset.joint.tables.fingerprint}
+        self._continue(verbose)
+        for epoch in range(self.start_epoch, self.epochs):
+            if self.finished:
+                break
+            self._run_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        if saved and self.start_epoch == 0 and self.epochs == 0:
+            self._save_checkpoint(-1, verbose=verbose)
+        self.finished = True
+        self._save_last(self.epochs - 1 if not self.history else self.history[-1]["epoch"])
+        self._add_hparam_to_tensorboard(self.best_valid_score)
+        return self.best_valid_score, self.best_valid_result
+
+    def _run_epoch(
+        self,
+        epoch: int,
+        train_data: JointTrainLoader,
+        valid_data: JointEvalLoader | None,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> None:
+        self._seed(epoch)
+        train_data.set_epoch(epoch)
+        started = perf_counter()
+        losses = self._train_epoch(train_data, epoch, show_progress=show_progress)
+        seconds = perf_counter() - started
+        steps = max(len(train_data), 1)
+        parts = [float(loss) / steps for loss in losses] if isinstance(losses, tuple) else [float(losses) / steps]
+        self.train_loss_dict[epoch] = sum(parts)
+        entry: dict[str, Any] = {"epoch": epoch, "losses": parts, "train_seconds": round(seconds, 3)}
+        self._add_train_loss_to_tensorboard(epoch, tuple(parts))
+        improved = valid_data is None or self.eval_step <= 0
+        if not improved and (epoch + 1) % self.eval_step == 0:
+            improved = self._validate(epoch, valid_data, entry, show_progress)
+            if callback_fn:
+                callback_fn(epoch, entry["valid_score"])
+        self.history.append(entry)
+        if verbose:
+            self._log_epoch(entry, improved)
+        if improved and saved:
+            self._save_checkpoint(epoch, verbose=False)
+        self._save_last(epoch)
+
+    def _validate(self, epoch: int, valid_data: JointEvalLoader | None, entry: dict[str, Any], show_progress: bool) -> bool:
+        started = perf_counter()
+        score, result = self._valid_epoch(valid_data, show_progress=show_progress)
+        entry |= {"valid_score": score, "valid": dict(result), "valid_seconds": round(perf_counter() - started, 3)}
+        self.tensorboard.add_scalar("Valid_score", score, epoch)
+        better = score > self.best_valid_score if self.valid_metric_bigger else score < self.best_valid_score
+        if better:
+            self.best_valid_score, self.best_valid_result, self.cur_step = score, result, 0
+        else:
+            self.cur_step += 1
+            self.finished = self.cur_step > self.stopping_step
+        return better
+
+    def _log_epoch(self, entry: dict[str, Any], improved: bool) -> None:
+        losses = " + ".join(f"{loss:.4f}" for loss in entry["losses"])
+        text = set_color(f"epoch {entry['epoch']:>3}", "green") + f"  loss {losses}  [{entry['train_seconds']:.1f} s]"
+        if "valid_score" in entry:
+            text += f"  valid {self.config['valid_metric']} {entry['valid_score']:.4f}  [{entry['valid_seconds']:.1f} s]" + ("  *" if improved else "")
+        self.logger.info(text)
+
+    def _seed(self, epoch: int) -> None:
+        """Make the epoch's random numbers a function of (seed, epoch), whatever ran before."""
+        value = (int(self.config["seed"]) * 1_000_003 + epoch) % 2**31
+        random.seed(value)
+        np.random.seed(value)  # noqa: NPY002 - RecBole's samplers and transforms draw from the global generators
+        torch.manual_seed(value)
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise EvaluationError(
+                f"the training loss of {self.config['model']} became {loss.item()}; lower learning_rate (now {self.learning_rate}) or set clip_grad_norm"
+            )
+
+    # ------------------------------------------------------------------ ranking
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """RecBole's metrics of one phase under the protocol of model selection, as `{'recall@5': …}`.
+
+        Raises:
+            EvaluationError: a score is NaN or infinite. CheckpointError: the checkpoint cannot be loaded.
+        """
+        if not isinstance(eval_data, JointEvalLoader):
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        if load_best_model:
+            self.load_best(model_file or self.saved_model_file)
+        result = self.rank(eval_data, [self.valid_protocol(eval_data)], slices=False, show_progress=show_progress)
+        return OrderedDict(result.recbole_metrics(self.config))
+
+    def rank(self, data: JointEvalLoader, protocols: Sequence[Protocol], *, slices: bool = True, show_progress: bool = False) -> EvaluationResult:
+        """Rank every instance of a phase under several protocols in one pass of the model."""
+        self.model.eval()
+        dataset = data._dataset
+        return evaluate(
+            RecBoleScorer(self.model, dataset, self.device),
+            dataset.joint,
+            dataset.kind,
+            data.phase,
+            protocols,
+            candidates_dir=self.candidates_dir,
+            batch_size=self.test_batch_size,
+            topk=tuple(self.config["topk"]),
+            seed=int(self.config["candidate_seed"] or 0),
+            slices=slices,
+            progress=show_progress,
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _run_settings(self) -> dict[str, Any]:
+        return {key: plain(value) for key, value in sorted(self.config.final_config_dict.items()) if key not in FREE_TO_CHANGE}
+
+    def _save_last(self, epoch: int) -> None:
+        if self.last_file is None:
+            return
+        state = {
+            "settings": self._run_settings(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": dict(self.best_valid_result or {}),
+            "finished": self.finished,
+            "history": self.history,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+            **self.data_identity,
+        }
+        save_checkpoint(self.last_file, state)
+
+    def _continue(self, verbose: bool) -> None:
+        """Take up the run that `last_file` holds, if there is one."""
+        if self.last_file is None or not self.last_file.exists():
+            return
+        state = load_checkpoint(self.last_file, map_location=self.device)
+        self._refuse_other_run(state)
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state["other_parameter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"] or None
+        self.history = state["history"]
+        # More epochs than before may be asked for; early stopping stays decided.
+        self.finished = state["finished"] and (self.cur_step > self.stopping_step or self.start_epoch >= self.epochs)
+        if verbose:
+            self.logger.info(f"continuing after epoch {state['epoch']} of {self.last_file}" + (" (finished)" if self.finished else ""))
+
+    def _refuse_other_run(self, state: dict[str, Any]) -> None:
+        if state["data"] != self.data_identity["data"]:
+            raise CheckpointError(f"{self.last_file} was trained on another data set (its files differ); use another --output, or remove the folder")
+        mine, theirs = self._run_settings(), state["settings"]
+        differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        if differing:
+            shown = ", ".join(f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
+            raise CheckpointError(f"{self.last_file} belongs to a run with other settings ({shown}); use another --output, or remove the folder")
+
+    def load_best(self, file: str | Path) -> None:
+        """Load a model checkpoint after checking that it is of this model and data set.
+
+        Raises:
+            CheckpointError: missing, unsafe or damaged, of another model, of another data set.
+        """
+        state = load_checkpoint(file, map_location=self.device)
+        saved = state.get("config", {})
+        for key in ("model", "dataset"):
+            if key in saved and saved[key] != self.config[key]:
+                raise CheckpointError(f"{file} holds {key} '{saved[key]}', but this run is of {key} '{self.config[key]}'; give the checkpoint of this {key}")
+        identity = getattr(self, "data_identity", {})
+        if "data" in state and "data" in identity and state["data"] != identity["data"]:
+            raise CheckpointError(f"{file} was trained on another version of data set '{self.config['dataset']}' (its files differ); train again on this one")
+        try:
+            self.model.load_state_dict(state["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{file} does not fit this model: {reason}; use the configuration it was trained with") from error
+        self.model.load_other_parameter(state.get("other_parameter"))
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if not hasattr(self, "data_identity"):
+            super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
+            return
+        state = {
+            "config": plain(self.config.final_config_dict),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+            **self.data_identity,
+        }
+        save_checkpoint(kwargs.pop("saved_model_file", self.saved_model_file), state)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")

@@ -1,0 +1,73 @@
+"""Command line of recbole-lsvcr: `python run_lsvcr.py --config my.yaml` (installed as `lsvcr`)."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+
+EPILOG = """\
+Any other parameter of RecBole or of the model is given as --name=value, for example
+  python run_lsvcr.py --config properties/quickstart.yaml --learning_rate=0.003 --topk=[5,10,20]
+  python run_lsvcr.py --config my.yaml --model=SASRec --output runs/sasrec
+  python run_lsvcr.py --config my.yaml --stage evaluate --protocols=[available+period]
+A run that was stopped continues when the same command is given again.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_lsvcr.py",
+        description="Train and evaluate LSVCR, or any sequential model of RecBole, on videos and the comments under them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration (see properties/quickstart.yaml)")
+    parser.add_argument("--task", choices=["video"], default=None, help="what is ranked (default: video)")
+    parser.add_argument("--stage", choices=["encode", "finetune", "evaluate", "all"], default=None, help="the stage to run (default: all)")
+    parser.add_argument("--output", metavar="DIR", default=None, help="folder for everything the run writes")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 done, 2 something the user can mend, 130 interrupted."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    from recbole_lsvcr.errors import LSVCRError
+
+    try:
+        return _run(options, rest)
+    except LSVCRError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        message = f"{error.strerror}: {error.filename or options.output}; free space or choose another --output, then give the same command again"
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command continues where it stopped\n")
+        return 130
+    sys.stderr.write(f"{parser.prog}: error: {message}\n")
+    return 2
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from recbole_lsvcr.config import load_config, parse_overrides
+
+    overrides = parse_overrides(rest)
+    overrides |= {name: getattr(options, name) for name in ("task", "stage", "output") if getattr(options, name) is not None}
+    config = load_config(options.config, overrides)
+
+    from recbole_lsvcr import pipeline
+    from recbole_lsvcr.report import log_to, table
+
+    with log_to(config):
+        report = pipeline.run(config, config["stage"] or "all")
+    if report is not None:
+        sys.stdout.write(table(report) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

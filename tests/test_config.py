@@ -1,0 +1,112 @@
+"""What a user can get wrong in a configuration ends in one message that helps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
+from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.parameters import BY_NAME, MODEL_PARAMETERS, PARAMETERS, markdown_table
+from recbole_lsvcr.plugin import properties_dir
+
+SAMPLE = {"dataset": "lsvcr-sample", "output": "out"}
+
+
+def test_a_typo_names_the_nearest_key() -> None:
+    with pytest.raises(ConfigError, match=r"'learning_rte' \(did you mean 'learning_rate'\?\)"):
+        load_config(None, {**SAMPLE, "learning_rte": 0.1})
+
+
+def test_a_key_of_another_model_is_unknown() -> None:
+    assert "dropout_ratio" not in known_keys(["LSVCR"])
+    with pytest.raises(ConfigError, match="dropout_ratio"):
+        load_config(None, {**SAMPLE, "dropout_ratio": 0.1})
+    load_config(None, {**SAMPLE, "model": "Caser", "dropout_prob": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("protocols", ["all+random"], "uniform"),
+        ("temperature", 0, "> 0"),
+        ("use_id", "yes", "True, False"),
+        ("text_transform", "upper", "mask_digits"),
+        ("popular_top", 0, ">= 1"),
+        ("hidden_dropout_prob", 1.5, "0 to 1"),
+        ("train_candidates", "none", "all, seen"),
+    ],
+)
+def test_a_value_that_is_not_accepted_is_named_with_what_is(key: str, value: object, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {**SAMPLE, key: value})
+    assert key in str(caught.value) and repr(value) in str(caught.value) and told in str(caught.value)
+
+
+def test_other_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist; convert raw logs"):
+        load_config(None, {"dataset": "absent", "data_path": str(tmp_path), "output": "out"})
+    with pytest.raises(ConfigError, match="model 'SASREC' is not known"):
+        load_config(None, {**SAMPLE, "model": "SASREC"})
+    with pytest.raises(ConfigError, match="sequential"):
+        load_config(None, {**SAMPLE, "model": "BPR"})
+    with pytest.raises(ConfigError, match=r"valid_metric = 'NDCG@7'"):
+        load_config(None, {**SAMPLE, "valid_metric": "NDCG@7"})
+    with pytest.raises(ConfigError, match="multiple of n_heads"):
+        load_config(None, {**SAMPLE, "hidden_size": 10, "n_heads": 3})
+    with pytest.raises(ConfigError, match=r"eval_args has unknown keys \['splt'\]"):
+        load_config(None, {**SAMPLE, "eval_args": {"splt": {}}})
+    with pytest.raises(ConfigError, match="no data set"):
+        load_config(None, {"output": "out"})
+
+
+def test_a_file_that_cannot_be_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path / "absent.yaml")
+    for text, told in (("a: [", "not valid YAML"), ("- 1\n", "a mapping")):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            load_config(file)
+
+
+def test_overrides_have_recboles_syntax() -> None:
+    parsed = parse_overrides(["--learning_rate=3e-3", "--topk=[5,10]", "--train_neg_sample_args=None", "--model=SASRec", "--use_id=False"])
+    assert parsed == {"learning_rate": 0.003, "topk": [5, 10], "train_neg_sample_args": None, "model": "SASRec", "use_id": False}
+    with pytest.raises(ConfigError, match="given twice"):
+        parse_overrides(["--seed=1", "--seed=2"])
+    with pytest.raises(ConfigError, match="not understood"):
+        parse_overrides(["seed", "1"])
+
+
+def test_an_override_is_above_the_file_and_argv_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({**SAMPLE, "seed": 1, "epochs": 3}))
+    monkeypatch.setattr(sys, "argv", ["prog", "--epochs=99"])
+    config = load_config(file, {"seed": 2})
+    assert (config["seed"], config["epochs"]) == (2, 3)
+
+
+def test_a_string_is_never_evaluated() -> None:
+    config = load_config(None, {**SAMPLE, "text_encoder": "1+1"})
+    assert config["text_encoder"] == "1+1"
+
+
+def test_baselines_share_the_settings_of_the_comparison() -> None:
+    ours, theirs = load_config(None, SAMPLE), load_config(None, {**SAMPLE, "model": "SASRec"})
+    for key in ("train_batch_size", "learning_rate", "epochs", "stopping_step", "MAX_ITEM_LIST_LENGTH", "metrics", "topk", "valid_metric"):
+        assert ours[key] == theirs[key]
+    assert theirs["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_every_parameter_is_documented_and_has_a_default() -> None:
+    overall, model = read_yaml(properties_dir() / "overall.yaml"), read_yaml(properties_dir() / "model" / "LSVCR.yaml")
+    from_command_line = {"task", "stage", "output"}
+    assert {parameter.name for parameter in PARAMETERS} - from_command_line == set(overall) | {"reads_comments"}
+    assert {parameter.name for parameter in MODEL_PARAMETERS} <= set(model)
+    for name, value in {**overall, **model}.items():
+        assert name not in BY_NAME or BY_NAME[name].accepts(value), name
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert markdown_table({**overall, **model}) in readme, "run: python -m recbole_lsvcr.parameters README.md"
