@@ -183,9 +183,13 @@ def _patch_config(module: ModuleType) -> None:
 def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> None:
     """Lay our defaults over RecBole's; what the user says (`external_config_dict`) comes on top of both."""
     from recbole_lsvcr.checkpoint import TRUST_KEY, trust_pickles
+    from recbole_lsvcr.errors import ConfigError
 
     defaults, said = config.internal_config_dict, config.external_config_dict
-    trust_pickles(said.get(TRUST_KEY) or [])
+    named = said.get(TRUST_KEY) or []
+    if not isinstance(named, str | list | tuple):
+        raise ConfigError(f"{TRUST_KEY} is {named!r}: list the files that may be unpickled, by name")
+    trust_pickles(named)
     for name in ("overall", f"model/{model}", f"dataset/{dataset}"):
         defaults.update(_read_properties(properties_dir() / f"{name}.yaml", config.yaml_loader))
     folder = Path(said.get("data_path") or defaults["data_path"], dataset)

@@ -117,9 +117,12 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, Any, A
     from recbole.utils import get_model, init_logger, init_seed
 
     checkpoint = load_checkpoint(model_file)
-    config = checkpoint.get("config")
-    if not config or not {"model", "dataset"} <= set(getattr(config, "final_config_dict", config)):
-        raise CheckpointError(f"{model_file} holds no configuration: give a checkpoint that RecBole's trainer wrote")
+    config: Any = checkpoint.get("config")
+    settings = getattr(config, "final_config_dict", config)
+    if not isinstance(settings, dict) or not {"model", "dataset"} <= set(settings) or "state_dict" not in checkpoint:
+        raise CheckpointError(
+            f"{model_file} holds no configuration or no weights: give a checkpoint that RecBole's trainer wrote"
+        )
     if isinstance(config, dict):
         config = restore_config(config)
     config.compatibility_settings()  # NumPy's old names, which RecBole's code uses and `Config.__init__` brings back

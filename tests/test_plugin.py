@@ -297,6 +297,17 @@ def test_an_old_checkpoint_is_refused_unless_named():
     assert load_data_and_model(file)[0]["epochs"] == 1
 
 
+def test_pickles_are_trusted_by_name_only():
+    with pytest.raises(ConfigError, match="trusted_pickles is True: list the files"):
+        Config(model="BPR", dataset="tiny", config_dict={"trusted_pickles": True})
+
+
+def test_weights_alone_are_no_trainers_checkpoint():
+    checkpoint.save_checkpoint("weights.pth", {"state_dict": {"x": torch.zeros(1)}})
+    with pytest.raises(CheckpointError, match=r"weights\.pth holds no configuration"):
+        load_data_and_model("weights.pth")
+
+
 def test_a_data_sets_own_settings_cannot_name_a_pickle():
     Path("dataset/tiny/tiny.yaml").write_text("trusted_pickles: [old.pth]\n")
     with pytest.raises(CheckpointError, match="trusted_pickles"):
