@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from recbole.config import Config
-from recbole.utils import ModelType, get_model
+from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
 from recbole_lsvcr.errors import ConfigError
@@ -59,7 +59,7 @@ class LSVCRConfig(Config):
 
     def _negatives(self, model_class: type) -> dict[str, Any] | None:
         """One uniform negative for pairwise models, none for those that learn from a softmax."""
-        pairwise = getattr(model_class, "input_type", None) is not None or self.internal_config_dict.get("loss_type") == "BPR"
+        pairwise = getattr(model_class, "input_type", None) == InputType.PAIRWISE or self.internal_config_dict.get("loss_type") == "BPR"
         return {"distribution": "uniform", "sample_num": 1} if pairwise else None
 
 

@@ -18,6 +18,7 @@ WHAT, and why:
   * `run(nproc=N)` and Ray start processes that know nothing of the plugin: what they are told to call is a function of
     this module, so that they import it first.
   * `lsvcr-sample` is generated on first use; other downloads no longer end in an error about a process group.
+  * Importing RecBole's sequential models leaves autograd's anomaly detection on for the whole process: it is off again.
   * SciPy >= 1.13 has dropped the method that LightGCN and six other models build their graphs with.
 """
 
@@ -304,6 +305,11 @@ def _answer(ending: str, where: str, what: str) -> Callable[[ModuleType], None]:
     return patch
 
 
+def _patch_anomaly(module: ModuleType) -> None:
+    """Importing SINE, as RecBole does for every sequential model, makes autograd check each gradient for NaN: steps take twice the time."""
+    module.torch.autograd.set_detect_anomaly(False)
+
+
 def _patch_graph(module: ModuleType) -> None:
     class dok_matrix(module.sp.dok_matrix):  # type: ignore[name-defined]
         def _update(self, entries: dict[tuple[int, int], float]) -> None:
@@ -351,6 +357,7 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "recbole.trainer.trainer": _patch_torch,
     "recbole.quick_start.quick_start": _patch_quick_start,
     "recbole.model.sequential_recommender.s3rec": _patch_torch,
+    "recbole.model.sequential_recommender.sine": _patch_anomaly,
     "recbole.model.context_aware_recommender.kd_dagfm": _patch_torch,
     **{f"{_GENERAL}.{name}": _patch_torch for name in ("convncf", "nais", "neumf", "ract")},
     **{f"{_GENERAL}.{name}": _patch_graph for name in ("gcmc", "lightgcn", "ncl", "ngcf", "spectralcf")},

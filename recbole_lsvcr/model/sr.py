@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_lsvcr.errors import CheckpointError, ConfigError
+from recbole_lsvcr.model.groups import StreamInput, by_length
 from recbole_lsvcr.model.layers import (
     ACTIVATIONS,
     CommentExtractor,
@@ -93,16 +94,6 @@ class SRConfig:
     def table_size(self) -> int:
         """Width of the text vectors that `SRModel.embed_text` takes."""
         return self.text_size if self.encoder_size is None else self.encoder_size
-
-
-@dataclass(frozen=True)
-class StreamInput:
-    """One stream of a batch, oldest step first, padding on the right (its content is never read)."""
-
-    text: Tensor  # z [B, n, d], n >= 1
-    length: Tensor  # int64 [B], existing steps per row; 0 is an empty stream
-    ids: Tensor | None = None  # ungated id embeddings [B, n, d]
-    positions: Tensor | None = None  # int64 [n]; None is 0 … n-1
 
 
 @dataclass(frozen=True)
@@ -278,13 +269,21 @@ class SRModel(nn.Module):
 
     def video_preference(self, videos: StreamInput, records: StreamInput) -> Tensor:
         """s^v [B, d]: what the user will watch next."""
-        states = self.encode(videos, records)
-        return self.extract_video(self.fuse_video(states), states.video_mask)
+
+        def prefer(videos: StreamInput, records: StreamInput) -> Tensor:
+            states = self.encode(videos, records)
+            return self.extract_video(self.fuse_video(states), states.video_mask)
+
+        return by_length(prefer, videos, records)
 
     def comment_preference(self, videos: StreamInput, records: StreamInput, query: Tensor) -> Tensor:
         """s^c [B, d]: which comments the user will like under the video whose `query` [B, d] is given."""
-        states = self.encode(videos, records)
-        return self.extract_comment(self.fuse_comment(states), states.comment_mask, query)
+
+        def prefer(videos: StreamInput, records: StreamInput, query: Tensor) -> Tensor:
+            states = self.encode(videos, records)
+            return self.extract_comment(self.fuse_comment(states), states.comment_mask, query)
+
+        return by_length(prefer, videos, records, query)
 
     # ---- loading ------------------------------------------------------------------------------------------------
 
