@@ -306,7 +306,7 @@ def _answer(ending: str, where: str, what: str) -> Callable[[ModuleType], None]:
 
 
 def _patch_anomaly(module: ModuleType) -> None:
-    """Importing SINE, as RecBole does for every sequential model, makes autograd check each gradient for NaN: steps take twice the time."""
+    """Importing SINE, as RecBole does with every sequential model, has autograd check each gradient: twice the time."""
     module.torch.autograd.set_detect_anomaly(False)
 
 

@@ -141,6 +141,13 @@ def test_other_names_are_recboles_or_unknown():
         from recbole.trainer import NoSuchTrainer  # noqa: F401
 
 
+def test_importing_recboles_models_leaves_no_anomaly_detection_on():
+    done = python(
+        "import recbole_lsvcr, torch, recbole.model.sequential_recommender\nassert not torch.is_anomaly_enabled()"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_hidden_argv(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "--epochs=7", "--nonsense=1"])
     assert Config(model="BPR", dataset="tiny")["epochs"] == 7
