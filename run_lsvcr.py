@@ -19,14 +19,21 @@ A run that was stopped continues when the same command is given again.
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_lsvcr.py",
-        description="Train and evaluate LSVCR, or any sequential model of RecBole, on videos and the comments under them.",
+        description=(
+            "Train and evaluate LSVCR, or any sequential model of RecBole, on videos and the comments under them."
+        ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration (see properties/quickstart.yaml)")
     parser.add_argument("--task", choices=["video"], default=None, help="what is ranked (default: video)")
-    parser.add_argument("--stage", choices=["encode", "finetune", "evaluate", "all"], default=None, help="the stage to run (default: all)")
+    parser.add_argument(
+        "--stage",
+        choices=["encode", "finetune", "evaluate", "all"],
+        default=None,
+        help="the stage to run (default: all)",
+    )
     parser.add_argument("--output", metavar="DIR", default=None, help="folder for everything the run writes")
     return parser
 
@@ -44,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        message = f"{error.strerror}: {error.filename or options.output}; free space or choose another --output, then give the same command again"
+        message = (
+            f"{error.strerror}: {error.filename or options.output}; free space or choose another --output, then "
+            "give the same command again"
+        )
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues where it stopped\n")
         return 130
@@ -56,7 +66,9 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from recbole_lsvcr.config import load_config, parse_overrides
 
     overrides = parse_overrides(rest)
-    overrides |= {name: getattr(options, name) for name in ("task", "stage", "output") if getattr(options, name) is not None}
+    overrides |= {
+        name: getattr(options, name) for name in ("task", "stage", "output") if getattr(options, name) is not None
+    }
     config = load_config(options.config, overrides)
 
     from recbole_lsvcr import pipeline

@@ -18,7 +18,8 @@ from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import properties_dir
 
-# Training and data settings that every model of a comparison shares unless the user says otherwise; the values are LSVCR's.
+# Training and data settings that every model of a comparison shares unless the user says otherwise; the values are
+# LSVCR's.
 SHARED = (
     "train_batch_size",
     "eval_batch_size",
@@ -37,7 +38,20 @@ SAMPLE = "lsvcr-sample"
 
 # Keys RecBole reads that stand in none of its property files.
 EXTRA_RECBOLE_KEYS = frozenset(
-    {"model", "dataset", "device", "nproc", "world_size", "offset", "ip", "port", "local_rank", "config_files", "encoding", "numerical_features"}
+    {
+        "model",
+        "dataset",
+        "device",
+        "nproc",
+        "world_size",
+        "offset",
+        "ip",
+        "port",
+        "local_rank",
+        "config_files",
+        "encoding",
+        "numerical_features",
+    }
 )
 
 
@@ -59,7 +73,10 @@ class LSVCRConfig(Config):
 
     def _negatives(self, model_class: type) -> dict[str, Any] | None:
         """One uniform negative for pairwise models, none for those that learn from a softmax."""
-        pairwise = getattr(model_class, "input_type", None) == InputType.PAIRWISE or self.internal_config_dict.get("loss_type") == "BPR"
+        pairwise = (
+            getattr(model_class, "input_type", None) == InputType.PAIRWISE
+            or self.internal_config_dict.get("loss_type") == "BPR"
+        )
         return {"distribution": "uniform", "sample_num": 1} if pairwise else None
 
 
@@ -109,7 +126,9 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         name, separator, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not separator or not name:
-            raise ConfigError(f"argument '{argument}' is not understood; parameters are given as --name=value (see --help)")
+            raise ConfigError(
+                f"argument '{argument}' is not understood; parameters are given as --name=value (see --help)"
+            )
         value = None if text in ("None", "~") else _mapping(f"value: {text}", f"argument '{argument}'")["value"]
         if name in overrides and overrides[name] != value:
             raise ConfigError(f"'{name}' is given twice, as {overrides[name]!r} and {value!r}; give it once")
@@ -120,8 +139,14 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def known_keys(models: Sequence[str]) -> set[str]:
     """Every key RecBole or this package reads when these models run."""
     recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
-    files = [recbole / "properties/overall.yaml", recbole / "properties/dataset/sample.yaml", properties_dir() / "overall.yaml"]
-    files += [folder / "model" / f"{model}.yaml" for model in models for folder in (recbole / "properties", properties_dir())]
+    files = [
+        recbole / "properties/overall.yaml",
+        recbole / "properties/dataset/sample.yaml",
+        properties_dir() / "overall.yaml",
+    ]
+    files += [
+        folder / "model" / f"{model}.yaml" for model in models for folder in (recbole / "properties", properties_dir())
+    ]
     keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {parameter.name for parameter in PARAMETERS}
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
         keys |= set(getattr(recbole_arguments, name))
@@ -135,7 +160,8 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     """The configuration of a run: a YAML file, the overrides above it, everything else from the defaults.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data set, a model RecBole does not know.
+        ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data
+        set, a model RecBole does not know.
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
     model = given.setdefault("model", "LSVCR")
@@ -145,7 +171,9 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
         _check_value(key, value, model)
     given["eval_args"] = _eval_args(given.get("eval_args"))
     if "dataset" not in given:
-        raise ConfigError(f"no data set: give 'dataset: <name>' in the configuration (a folder below data_path, or {SAMPLE})")
+        raise ConfigError(
+            f"no data set: give 'dataset: <name>' in the configuration (a folder below data_path, or {SAMPLE})"
+        )
     config = LSVCRConfig(config_dict=given)
     _check_together(config)
     return config
@@ -155,9 +183,15 @@ def _check_model(model: Any) -> None:
     try:
         model_class = get_model(str(model))
     except (ValueError, AttributeError) as error:
-        raise ConfigError(f"model '{model}' is not known; accepted: LSVCR, Popularity, Newest, TextSim and RecBole's sequential models by their class names") from error
+        raise ConfigError(
+            f"model '{model}' is not known; accepted: LSVCR, Popularity, Newest, TextSim and RecBole's "
+            "sequential models by their class names"
+        ) from error
     if model_class.type != ModelType.SEQUENTIAL:
-        raise ConfigError(f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with sequential models (SASRec, GRU4Rec, LSVCR …)")
+        raise ConfigError(
+            f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with "
+            "sequential models (SASRec, GRU4Rec, LSVCR …)"
+        )
 
 
 def _check_keys(given: Mapping[str, Any], known: set[str]) -> None:
@@ -167,7 +201,10 @@ def _check_keys(given: Mapping[str, Any], known: set[str]) -> None:
         for key in unknown:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hints.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        raise ConfigError(f"unknown configuration key {', '.join(hints)}; accepted are RecBole's parameters, those of the model, and ours (README, Parameters)")
+        raise ConfigError(
+            f"unknown configuration key {', '.join(hints)}; accepted are RecBole's parameters, those of the "
+            "model, and ours (README, Parameters)"
+        )
 
 
 def _check_value(key: str, value: Any, model: str) -> None:
@@ -180,7 +217,9 @@ def _check_value(key: str, value: Any, model: str) -> None:
 
 def _eval_args(value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise ConfigError(f"eval_args = {value!r} is not accepted; accepted: a mapping with the keys {sorted(DEFAULT_EVAL_ARGS)}")
+        raise ConfigError(
+            f"eval_args = {value!r} is not accepted; accepted: a mapping with the keys {sorted(DEFAULT_EVAL_ARGS)}"
+        )
     unknown = set(value or {}) - set(DEFAULT_EVAL_ARGS)
     if unknown:
         raise ConfigError(f"eval_args has unknown keys {sorted(unknown)}; accepted: {sorted(DEFAULT_EVAL_ARGS)}")
@@ -190,12 +229,33 @@ def _eval_args(value: Any) -> dict[str, Any]:
 def _check_together(config: LSVCRConfig) -> None:
     folder = Path(config["data_path"])
     if config["dataset"] != SAMPLE and not folder.is_dir():
-        raise ConfigError(f"data set folder {folder} does not exist; convert raw logs into it with 'python -m dataset_tools <source> RAW {folder}' or set data_path/dataset")
+        raise ConfigError(
+            f"data set folder {folder} does not exist; convert raw logs into it with 'python -m dataset_tools "
+            f"<source> RAW {folder}' or set data_path/dataset"
+        )
     metric, _, cut = str(config["valid_metric"]).partition("@")
-    if metric.lower() not in [name.lower() for name in config["metrics"]] or not cut.isdigit() or int(cut) not in config["topk"]:
-        raise ConfigError(f"valid_metric = {config['valid_metric']!r} must be one of metrics {config['metrics']} at one of topk {config['topk']}, such as {config['metrics'][0]}@{config['topk'][0]}")
+    if (
+        metric.lower() not in [name.lower() for name in config["metrics"]]
+        or not cut.isdigit()
+        or int(cut) not in config["topk"]
+    ):
+        raise ConfigError(
+            f"valid_metric = {config['valid_metric']!r} must be one of metrics {config['metrics']} at one of "
+            f"topk {config['topk']}, such as {config['metrics'][0]}@{config['topk'][0]}"
+        )
     if config["hidden_size"] and config["n_heads"] and config["hidden_size"] % config["n_heads"]:
         raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
+
+
+def output_folder(config: Any) -> Path:
+    """The folder of the run.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if not config["output"]:
+        raise ConfigError("no output folder: give --output DIR (or 'output: DIR' in the configuration)")
+    return Path(config["output"])
 
 
 def plain(value: Any) -> Any:

@@ -70,29 +70,102 @@ _PROTOCOL_FORM = "<all|available>+<full|uniform|popular|period>"
 PARAMETERS: tuple[Parameter, ...] = (
     # the run
     Parameter("task", "video", _one_of("video"), "what is ranked"),
-    Parameter("stage", "encode, finetune, evaluate, all", _one_of("encode", "finetune", "evaluate", "all"), "the stage to run"),
+    Parameter(
+        "stage", "encode, finetune, evaluate, all", _one_of("encode", "finetune", "evaluate", "all"), "the stage to run"
+    ),
     Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),
     # the joint data set
-    Parameter("MAX_RECORD_LIST_LENGTH", "an integer >= 1, or nothing", _at_least(1), "comment records kept in a history; nothing: as many as videos (`MAX_ITEM_LIST_LENGTH`)", True),
-    Parameter("record_gap", "seconds > 0", lambda value: _is_number(value) and value > 0, "comment interactions of a user under a video further apart than this are two records"),
-    Parameter("popular_top", "an integer >= 1", _at_least(1), "in training a video is shown with one of its most popular comments, drawn among this many"),
-    Parameter("reads_comments", "True, False", _is_bool, "whether batches carry comments and comment records (the model reads them)"),
+    Parameter(
+        "MAX_RECORD_LIST_LENGTH",
+        "an integer >= 1, or nothing",
+        _at_least(1),
+        "comment records kept in a history; nothing: as many as videos (`MAX_ITEM_LIST_LENGTH`)",
+        True,
+    ),
+    Parameter(
+        "record_gap",
+        "seconds > 0",
+        lambda value: _is_number(value) and value > 0,
+        "comment interactions of a user under a video further apart than this are two records",
+    ),
+    Parameter(
+        "popular_top",
+        "an integer >= 1",
+        _at_least(1),
+        "in training a video is shown with one of its most popular comments, drawn among this many",
+    ),
+    Parameter(
+        "reads_comments",
+        "True, False",
+        _is_bool,
+        "whether batches carry comments and comment records (the model reads them)",
+    ),
     # evaluation
-    Parameter("valid_protocol", f"{_PROTOCOL_FORM}, or nothing", _is_protocol, "the ranking that chooses the best epoch; nothing: what `eval_args.mode` of RecBole says", True),
-    Parameter("protocols", f"a list of {_PROTOCOL_FORM}", _list_of(_is_protocol), "the rankings reported, all made from one pass of the model"),
+    Parameter(
+        "valid_protocol",
+        f"{_PROTOCOL_FORM}, or nothing",
+        _is_protocol,
+        "the ranking that chooses the best epoch; nothing: what `eval_args.mode` of RecBole says",
+        True,
+    ),
+    Parameter(
+        "protocols",
+        f"a list of {_PROTOCOL_FORM}",
+        _list_of(_is_protocol),
+        "the rankings reported, all made from one pass of the model",
+    ),
     Parameter("report_phases", "a list of valid, test", _list_of(_one_of("valid", "test")), "the phases reported"),
     Parameter("sample_num", "an integer >= 1", _at_least(1), "negatives of a sampled ranking"),
-    Parameter("candidate_seed", "an integer >= 0", _at_least(0), "seed of the stored candidate sets, apart from `seed` so that all seeds and models rank the same lists"),
-    Parameter("save_instances", "True, False", _is_bool, "keep the metrics of every instance as Parquet in the output folder"),
+    Parameter(
+        "candidate_seed",
+        "an integer >= 0",
+        _at_least(0),
+        "seed of the stored candidate sets, apart from `seed` so that all seeds and models rank the same lists",
+    ),
+    Parameter(
+        "save_instances", "True, False", _is_bool, "keep the metrics of every instance as Parquet in the output folder"
+    ),
     # text
-    Parameter("text_encoder", "auto, minilm, hashing, a Hugging Face name or folder", _is_text, "what turns titles and comments into vectors; auto: minilm where installed, else hashing"),
-    Parameter("text_store", "a folder, or nothing", _is_text, "an existing (or to be made) text store; nothing: one inside the output folder", True),
-    Parameter("text_pooling", "mean", _one_of("mean"), "how the states of a text's tokens become one vector (Eq. 1)"),
+    Parameter(
+        "text_encoder",
+        "auto, minilm, hashing, a Hugging Face name or folder",
+        _is_text,
+        "what turns titles and comments into vectors; auto: minilm where installed, else hashing",
+    ),
+    Parameter(
+        "text_store",
+        "a folder, or nothing",
+        _is_text,
+        "an existing (or to be made) text store; nothing: one inside the output folder",
+        True,
+    ),
+    Parameter(
+        "text_pooling",
+        "mean, first, last",
+        _one_of("mean", "first", "last"),
+        "how the states of a text's tokens become one vector (Eq. 1)",
+    ),
     Parameter("text_dtype", "float32, float16", _one_of("float32", "float16"), "number format of the stored vectors"),
-    Parameter("text_transform", "none, mask_digits", _one_of("none", "mask_digits"), "change of every text before encoding; mask_digits hides running numbers in titles"),
+    Parameter(
+        "text_transform",
+        "none, mask_digits",
+        _one_of("none", "mask_digits"),
+        "change of every text before encoding; mask_digits hides running numbers in titles",
+    ),
     Parameter("text_max_tokens", "an integer >= 8", _at_least(8), "texts are cut at this many tokens"),
-    Parameter("text_batch_tokens", "an integer >= 64", _at_least(64), "tokens, padding included, of one encoding batch"),
-    Parameter("max_unknown_share", "a number from 0 to 1", _between(0, 1), "encoding stops when more of the tokens than this are unknown to the encoder (wrong language)"),
+    Parameter(
+        "text_batch_tokens",
+        "an integer >= 64, or nothing",
+        _at_least(64),
+        "tokens, padding included, of one encoding batch; nothing: what suits the device",
+        True,
+    ),
+    Parameter(
+        "max_unknown_share",
+        "a number from 0 to 1",
+        _between(0, 1),
+        "encoding stops when more of the tokens than this are unknown to the encoder (wrong language)",
+    ),
     Parameter("trust_remote_code", "True, False", _is_bool, "allow a model folder to run its own code"),
 )
 
@@ -107,11 +180,31 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("hidden_act", "gelu, relu", _one_of("gelu", "relu"), "activation of the feed-forward layers"),
     Parameter("layer_norm_eps", "a number from 0 to 1", _between(0, 1), "epsilon of the layer normalisations"),
     Parameter("initializer_range", "a number from 0 to 1", _between(0, 1), "standard deviation of the initial weights"),
-    Parameter("temperature", "a number > 0", lambda value: _is_number(value) and value > 0, "temperature of every contrastive loss and score"),
+    Parameter(
+        "temperature",
+        "a number > 0",
+        lambda value: _is_number(value) and value > 0,
+        "temperature of every contrastive loss and score",
+    ),
     Parameter("use_id", "True, False", _is_bool, "add gated video ids to the text (Eq. 18); off: text only, no REG"),
-    Parameter("id_text_weight", "a number >= 0", lambda value: _is_number(value) and value >= 0, "weight of the id-text regularisation L_REG (Eq. 17); 0 switches it off"),
-    Parameter("id_text_negatives", "an integer >= 1", _at_least(1), "negatives per direction of L_REG, shared by the rows of a stream"),
-    Parameter("train_candidates", "all, seen", _one_of("all", "seen"), "whether the training softmax offers videos that never occur in training"),
+    Parameter(
+        "id_text_weight",
+        "a number >= 0",
+        lambda value: _is_number(value) and value >= 0,
+        "weight of the id-text regularisation L_REG (Eq. 17); 0 switches it off",
+    ),
+    Parameter(
+        "id_text_negatives",
+        "an integer >= 1",
+        _at_least(1),
+        "negatives per direction of L_REG, shared by the rows of a stream",
+    ),
+    Parameter(
+        "train_candidates",
+        "all, seen",
+        _one_of("all", "seen"),
+        "whether the training softmax offers videos that never occur in training",
+    ),
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in (*PARAMETERS, *MODEL_PARAMETERS)}
@@ -123,7 +216,10 @@ def markdown_table(defaults: Mapping[str, Any]) -> str:
     for parameter in BY_NAME.values():
         default = defaults.get(parameter.name)
         shown = "" if default is None else f"`{default}`"
-        lines.append(f"| `{parameter.name}` | {shown} | {parameter.accepted.replace('|', '&#124;')} | {parameter.meaning.replace('|', '&#124;')} |")
+        lines.append(
+            f"| `{parameter.name}` | {shown} | {parameter.accepted.replace('|', '&#124;')} | "
+            f"{parameter.meaning.replace('|', '&#124;')} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -132,7 +228,6 @@ def main(arguments: list[str]) -> int:
     from pathlib import Path
 
     from dataset_tools.files import atomic_path
-
     from recbole_lsvcr.config import read_yaml
     from recbole_lsvcr.plugin import properties_dir
 

@@ -1,8 +1,9 @@
-"""The stages of a run, as functions of a typed Python API: `encode`, `finetune`, `evaluate`; each may be repeated and continues where it was stopped.
+"""The stages of a run, as functions of a typed Python API: `encode`, `finetune`, `evaluate`; each may be repeated and
+continues where it was stopped.
 
-    from recbole_lsvcr import pipeline
-    config = pipeline.load_config("my.yaml", {"output": "runs/mine"})
-    pipeline.encode(config); pipeline.finetune(config); report = pipeline.evaluate(config)
+from recbole_lsvcr import pipeline
+config = pipeline.load_config("my.yaml", {"output": "runs/mine"})
+pipeline.encode(config); pipeline.finetune(config); report = pipeline.evaluate(config)
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 import polars as pl
 import torch
 import yaml
-from dataset_tools.files import atomic_path, write_json
 from recbole.data.utils import create_samplers
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_lsvcr.config import LSVCRConfig, load_config, plain
+from dataset_tools.files import atomic_path, write_json
+from recbole_lsvcr.config import LSVCRConfig, load_config, output_folder, plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset
 from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
 from recbole_lsvcr.data.texts import ensure_store
@@ -58,10 +59,8 @@ class Run:
     """
 
     def __init__(self, config: LSVCRConfig) -> None:
-        if not config["output"]:
-            raise ConfigError("no output folder: give --output DIR (or 'output: DIR' in the configuration)")
         self.config = config
-        self.folder = Path(config["output"])
+        self.folder = output_folder(config)
         self.model_class = get_model(config["model"])
         if not getattr(self.model_class, "learns", True):
             config["epochs"] = 0  # a ranking by a rule has nothing to train
@@ -120,23 +119,34 @@ class Run:
         trainer = self.trainer()
         size = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
         logger.info(
-            "%s: %s trainable parameters; %s training, %s validation instances", self.config["model"], f"{size:,}", f"{len(train.dataset):,}", f"{len(valid.dataset):,}"
+            "%s: %s trainable parameters; %s training, %s validation instances",
+            self.config["model"],
+            f"{size:,}",
+            f"{len(train.dataset):,}",
+            f"{len(valid.dataset):,}",
         )
         score, _ = trainer.fit(train, valid if len(valid.dataset) else None, show_progress=self._show_progress())
         seconds = time.perf_counter() - started
-        write_json(self.model_folder / "history.json", {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history})
+        write_json(
+            self.model_folder / "history.json",
+            {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history},
+        )
         return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds)
 
     def evaluate(self) -> dict[str, Any]:
-        """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`, the metrics of every instance.
+        """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`,
+        the metrics of every instance.
 
         Raises:
-            CheckpointError: the model was not trained in this output folder, or the checkpoint is of another model or data set.
+            CheckpointError: the model was not trained in this output folder, or the checkpoint is of another model or
+            data set.
         """
         checkpoint = self.model_folder / "best.pth"
         if not checkpoint.exists():
-            raise CheckpointError(f"{checkpoint} does not exist: run --stage finetune (or all) with this configuration first")
-        loaders = dict(zip(PHASES, self.loaders, strict=True))
+            raise CheckpointError(
+                f"{checkpoint} does not exist: run --stage finetune (or all) with this configuration first"
+            )
+        loaders = dict(zip(PHASES[1:], self.loaders[1:], strict=True))
         trainer = self.trainer()
         trainer.load_best(checkpoint)
         protocols = [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in self.config["protocols"]]
@@ -144,7 +154,9 @@ class Run:
         seconds = {}
         for phase in self.config["report_phases"]:
             if not len(loaders[phase].dataset):
-                logger.warning("no %s instance under split %s: nothing to report", phase, self.config["eval_args"]["split"])
+                logger.warning(
+                    "no %s instance under split %s: nothing to report", phase, self.config["eval_args"]["split"]
+                )
                 continue
             started = time.perf_counter()
             results[phase] = trainer.rank(loaders[phase], protocols, show_progress=self._show_progress())

@@ -6,10 +6,11 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from recbole.utils.logger import RemoveColorFilter
+
+from recbole_lsvcr.config import output_folder
 
 SHOWN_SLICES = {"unseen_items": "unseen videos"}  # beside all targets; every slice is in metrics.json
 
@@ -18,7 +19,7 @@ SHOWN_SLICES = {"unseen_items": "unseen videos"}  # beside all targets; every sl
 def log_to(config: Any) -> Iterator[None]:
     """Log to standard error and to `<output>/run.log` while a run lasts, in place of RecBole's `./log` folder."""
     root = logging.getLogger()
-    folder = Path(config["output"])
+    folder = output_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     level = getattr(logging, str(config["state"] or "INFO").upper(), logging.INFO)
     screen = logging.StreamHandler(sys.stderr)
@@ -53,7 +54,10 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
     metrics = list(first["metrics"])
     shown = [name for name in metrics if name.startswith(("recall", "ndcg")) or name in ("mrr@10", "mrr")]
     synthetic = " (synthetic data)" if report.get("synthetic") else ""
-    head = f"{report['model']} on {report['dataset']}{synthetic}, {phase}: {first['instances']:,} targets of {first['users']:,} users"
+    head = (
+        f"{report['model']} on {report['dataset']}{synthetic}, {phase}: {first['instances']:,} targets of "
+        f"{first['users']:,} users"
+    )
     rows = [["ranking", *(_title(name) for name in shown), "targets"]]
     for name, found in protocols.items():
         rows.append([name, *_numbers(found["metrics"], shown), f"{found['instances']:,}"])

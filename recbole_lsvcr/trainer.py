@@ -24,19 +24,43 @@ from recbole_lsvcr.scorer import RecBoleScorer
 
 # Settings that change neither what is learned nor from what: a run may be continued with other values of these.
 FREE_TO_CHANGE = frozenset(
-    {"output", "stage", "task", "protocols", "report_phases", "save_instances", "show_progress", "state", "data_path", "checkpoint_dir", "gpu_id",
-     "use_gpu", "device", "worker", "eval_batch_size", "text_store", "text_batch_tokens", "log_wandb", "epochs", "trust_remote_code"}
-)  # fmt: skip
+    {
+        "output",
+        "stage",
+        "task",
+        "protocols",
+        "report_phases",
+        "save_instances",
+        "show_progress",
+        "state",
+        "data_path",
+        "checkpoint_dir",
+        "gpu_id",
+        "use_gpu",
+        "device",
+        "worker",
+        "eval_batch_size",
+        "text_store",
+        "text_batch_tokens",
+        "log_wandb",
+        "epochs",
+        "trust_remote_code",
+    }
+)
 
 
 class LSVCRTrainer(Trainer):
     """Trains any sequential model of RecBole on a `JointDataset` and ranks every instance on its own.
 
-    Against RecBole's `Trainer`: an epoch depends on (seed, epoch) alone and its end is saved whole (`last_file`), so that a killed run continues and
-    ends as an undisturbed one; early stopping asks for a strictly better score (method: RecBole counts ties as better); scores are not rounded;
+    Against RecBole's `Trainer`: an epoch depends on (seed, epoch) alone and its end is saved whole (`last_file`), so
+    that a killed run continues and
+    ends as an undisturbed one; early stopping asks for a strictly better score (method: RecBole counts ties as
+    better); scores are not rounded;
     rankings follow a protocol with stored candidates.
     """
 
+    best_valid_score: float
+    best_valid_result: dict[str, float] | None
     last_file: Path | None = None  # set by the pipeline: the checkpoint from which a killed run continues
     candidates_dir: Path | None = None
 
@@ -54,7 +78,9 @@ class LSVCRTrainer(Trainer):
             return Protocol.parse("all+full")
         kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
         if kind is None:
-            raise EvaluationError(f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol")
+            raise EvaluationError(
+                f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol"
+            )
         return Protocol.parse(f"all+{kind}", sample_num=int(mode[3:]))
 
     def fit(
@@ -121,7 +147,9 @@ class LSVCRTrainer(Trainer):
             self._save_checkpoint(epoch, verbose=False)
         self._save_last(epoch)
 
-    def _validate(self, epoch: int, valid_data: JointEvalLoader | None, entry: dict[str, Any], show_progress: bool) -> bool:
+    def _validate(
+        self, epoch: int, valid_data: JointEvalLoader | None, entry: dict[str, Any], show_progress: bool
+    ) -> bool:
         started = perf_counter()
         score, result = self._valid_epoch(valid_data, show_progress=show_progress)
         entry |= {"valid_score": score, "valid": dict(result), "valid_seconds": round(perf_counter() - started, 3)}
@@ -138,7 +166,10 @@ class LSVCRTrainer(Trainer):
         losses = " + ".join(f"{loss:.4f}" for loss in entry["losses"])
         text = set_color(f"epoch {entry['epoch']:>3}", "green") + f"  loss {losses}  [{entry['train_seconds']:.1f} s]"
         if "valid_score" in entry:
-            text += f"  valid {self.config['valid_metric']} {entry['valid_score']:.4f}  [{entry['valid_seconds']:.1f} s]" + ("  *" if improved else "")
+            text += (
+                f"  valid {self.config['valid_metric']} {entry['valid_score']:.4f}  [{entry['valid_seconds']:.1f} s]"
+                + ("  *" if improved else "")
+            )
         self.logger.info(text)
 
     def _seed(self, epoch: int) -> None:
@@ -151,7 +182,8 @@ class LSVCRTrainer(Trainer):
     def _check_nan(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
             raise EvaluationError(
-                f"the training loss of {self.config['model']} became {loss.item()}; lower learning_rate (now {self.learning_rate}) or set clip_grad_norm"
+                f"the training loss of {self.config['model']} became {loss.item()}; lower learning_rate (now "
+                f"{self.learning_rate}) or set clip_grad_norm"
             )
 
     # ------------------------------------------------------------------ ranking
@@ -176,7 +208,9 @@ class LSVCRTrainer(Trainer):
         result = self.rank(eval_data, [self.valid_protocol(eval_data)], slices=False, show_progress=show_progress)
         return OrderedDict(result.recbole_metrics(self.config))
 
-    def rank(self, data: JointEvalLoader, protocols: Sequence[Protocol], *, slices: bool = True, show_progress: bool = False) -> EvaluationResult:
+    def rank(
+        self, data: JointEvalLoader, protocols: Sequence[Protocol], *, slices: bool = True, show_progress: bool = False
+    ) -> EvaluationResult:
         """Rank every instance of a phase under several protocols in one pass of the model."""
         self.model.eval()
         dataset = data._dataset
@@ -197,7 +231,17 @@ class LSVCRTrainer(Trainer):
     # ------------------------------------------------------------------ checkpoints
 
     def _run_settings(self) -> dict[str, Any]:
-        return {key: plain(value) for key, value in sorted(self.config.final_config_dict.items()) if key not in FREE_TO_CHANGE}
+        return {
+            key: plain(value)
+            for key, value in sorted(self.config.final_config_dict.items())
+            if key not in FREE_TO_CHANGE
+        }
+
+    def _other_parameters(self) -> dict[str, Any]:
+        """RecBole's extra state of a model; layers among it (FDSA lists one) are in `state_dict` anyway."""
+        return {
+            key: value for key, value in self.model.other_parameter().items() if not isinstance(value, torch.nn.Module)
+        }
 
     def _save_last(self, epoch: int) -> None:
         if self.last_file is None:
@@ -211,7 +255,7 @@ class LSVCRTrainer(Trainer):
             "finished": self.finished,
             "history": self.history,
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": self._other_parameters(),
             "optimizer": self.optimizer.state_dict(),
             **self.data_identity,
         }
@@ -234,16 +278,25 @@ class LSVCRTrainer(Trainer):
         # More epochs than before may be asked for; early stopping stays decided.
         self.finished = state["finished"] and (self.cur_step > self.stopping_step or self.start_epoch >= self.epochs)
         if verbose:
-            self.logger.info(f"continuing after epoch {state['epoch']} of {self.last_file}" + (" (finished)" if self.finished else ""))
+            self.logger.info(
+                f"continuing after epoch {state['epoch']} of {self.last_file}"
+                + (" (finished)" if self.finished else "")
+            )
 
     def _refuse_other_run(self, state: dict[str, Any]) -> None:
         if state["data"] != self.data_identity["data"]:
-            raise CheckpointError(f"{self.last_file} was trained on another data set (its files differ); use another --output, or remove the folder")
+            raise CheckpointError(
+                f"{self.last_file} was trained on another data set (its files differ); use another --output, or "
+                "remove the folder"
+            )
         mine, theirs = self._run_settings(), state["settings"]
         differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
         if differing:
             shown = ", ".join(f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
-            raise CheckpointError(f"{self.last_file} belongs to a run with other settings ({shown}); use another --output, or remove the folder")
+            raise CheckpointError(
+                f"{self.last_file} belongs to a run with other settings ({shown}); use another --output, or "
+                "remove the folder"
+            )
 
     def load_best(self, file: str | Path) -> None:
         """Load a model checkpoint after checking that it is of this model and data set.
@@ -255,15 +308,23 @@ class LSVCRTrainer(Trainer):
         saved = state.get("config", {})
         for key in ("model", "dataset"):
             if key in saved and saved[key] != self.config[key]:
-                raise CheckpointError(f"{file} holds {key} '{saved[key]}', but this run is of {key} '{self.config[key]}'; give the checkpoint of this {key}")
+                raise CheckpointError(
+                    f"{file} holds {key} '{saved[key]}', but this run is of {key} '{self.config[key]}'; give "
+                    f"the checkpoint of this {key}"
+                )
         identity = getattr(self, "data_identity", {})
         if "data" in state and "data" in identity and state["data"] != identity["data"]:
-            raise CheckpointError(f"{file} was trained on another version of data set '{self.config['dataset']}' (its files differ); train again on this one")
+            raise CheckpointError(
+                f"{file} was trained on another version of data set '{self.config['dataset']}' (its files "
+                "differ); train again on this one"
+            )
         try:
             self.model.load_state_dict(state["state_dict"])
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{file} does not fit this model: {reason}; use the configuration it was trained with") from error
+            raise CheckpointError(
+                f"{file} does not fit this model: {reason}; use the configuration it was trained with"
+            ) from error
         self.model.load_other_parameter(state.get("other_parameter"))
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -276,7 +337,7 @@ class LSVCRTrainer(Trainer):
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": self._other_parameters(),
             "optimizer": self.optimizer.state_dict(),
             **self.data_identity,
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, MODEL_PARAMETERS, PARAMETERS, markdown_table
@@ -73,8 +74,16 @@ def test_a_file_that_cannot_be_a_configuration(tmp_path: Path) -> None:
 
 
 def test_overrides_have_recboles_syntax() -> None:
-    parsed = parse_overrides(["--learning_rate=3e-3", "--topk=[5,10]", "--train_neg_sample_args=None", "--model=SASRec", "--use_id=False"])
-    assert parsed == {"learning_rate": 0.003, "topk": [5, 10], "train_neg_sample_args": None, "model": "SASRec", "use_id": False}
+    parsed = parse_overrides(
+        ["--learning_rate=3e-3", "--topk=[5,10]", "--train_neg_sample_args=None", "--model=SASRec", "--use_id=False"]
+    )
+    assert parsed == {
+        "learning_rate": 0.003,
+        "topk": [5, 10],
+        "train_neg_sample_args": None,
+        "model": "SASRec",
+        "use_id": False,
+    }
     with pytest.raises(ConfigError, match="given twice"):
         parse_overrides(["--seed=1", "--seed=2"])
     with pytest.raises(ConfigError, match="not understood"):
@@ -96,7 +105,16 @@ def test_a_string_is_never_evaluated() -> None:
 
 def test_baselines_share_the_settings_of_the_comparison() -> None:
     ours, theirs = load_config(None, SAMPLE), load_config(None, {**SAMPLE, "model": "SASRec"})
-    for key in ("train_batch_size", "learning_rate", "epochs", "stopping_step", "MAX_ITEM_LIST_LENGTH", "metrics", "topk", "valid_metric"):
+    for key in (
+        "train_batch_size",
+        "learning_rate",
+        "epochs",
+        "stopping_step",
+        "MAX_ITEM_LIST_LENGTH",
+        "metrics",
+        "topk",
+        "valid_metric",
+    ):
         assert ours[key] == theirs[key]
     assert theirs["train_neg_sample_args"]["distribution"] == "none"
 

@@ -1,4 +1,5 @@
-"""Cells: data set × model × setting × seed, each computed once and kept as one small JSON; the rows of every later table.
+"""Cells: data set × model × setting × seed, each computed once and kept as one small JSON; the rows of every later
+table.
 
 A plan is a YAML file:
 
@@ -8,8 +9,10 @@ A plan is a YAML file:
       - {models: [LSVCR, SASRec], settings: [plain, masked], seeds: [1, 2]}
       - {models: [Popularity], settings: [plain], seeds: [1], with: {epochs: 0}}
 
-`python -m recbole_lsvcr.benchmark.cells plan.yaml --results docs/results/my-plan --work runs/my-plan` computes the cells whose JSON is missing; killed, it
-continues with the same command, inside a cell too. A cell that fails is kept with its reason and tried again next time; the others go on.
+`python -m recbole_lsvcr.benchmark.cells plan.yaml --results docs/results/my-plan --work runs/my-plan` computes the
+cells whose JSON is missing; killed, it
+continues with the same command, inside a cell too. A cell that fails is kept with its reason and tried again next
+time; the others go on.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.files import write_json
-
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.config import load_config, read_yaml
 from recbole_lsvcr.errors import ConfigError, LSVCRError
@@ -77,7 +79,9 @@ def read_plan(file: Path) -> list[Cell]:
     return list(dict.fromkeys(_expand(file, base, settings, plan.get("cells", []))))
 
 
-def _expand(file: Path, base: Mapping[str, Any], settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Iterator[Cell]:
+def _expand(
+    file: Path, base: Mapping[str, Any], settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> Iterator[Cell]:
     for group in groups:
         if unknown := set(group) - CELL_KEYS:
             raise ConfigError(f"{file}: a cell has unknown keys {sorted(unknown)}; accepted: {sorted(CELL_KEYS)}")
@@ -99,14 +103,37 @@ def run_cell(cell: Cell, results: Path, work: Path) -> dict[str, Any]:
         if known["status"] == "done":
             return dict(known)
     started = time.perf_counter()
-    head = {"model": cell.model, "setting": cell.setting, "seed": cell.seed, "hash": cell.hash, "parameters": dict(cell.parameters)}
+    head = {
+        "model": cell.model,
+        "setting": cell.setting,
+        "seed": cell.seed,
+        "hash": cell.hash,
+        "parameters": dict(cell.parameters),
+    }
     try:
         body = {"status": "done", **_compute(cell, work)}
-    except (LSVCRError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
+    except (
+        LSVCRError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
         logger.error("cell %s failed: %s", cell.name, error)
-        body = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc().splitlines()[-6:]}
+        body = {
+            "status": "failed",
+            "reason": f"{type(error).__name__}: {error}",
+            "trace": traceback.format_exc().splitlines()[-6:],
+        }
         body["trace"] = [re.sub(r'File ".*?([^/"]+)"', r'File "\1"', line) for line in body["trace"]]
-    body["cost"] = {**body.get("cost", {}), "seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    body["cost"] = {
+        **body.get("cost", {}),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
     content = {**head, **body}
     write_json(file, content)
     return content
@@ -117,10 +144,22 @@ def _in_own_process(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     file = options.results / f"{cell.name}.json"
     if not (file.exists() and json.loads(file.read_text(encoding="utf-8"))["status"] == "done"):
         command = [sys.executable, "-m", "recbole_lsvcr.benchmark.cells", str(options.plan), "--only", cell.name]
-        status = subprocess.run([*command, "--results", str(options.results), "--work", str(options.work)], check=False).returncode
+        status = subprocess.run(
+            [*command, "--results", str(options.results), "--work", str(options.work)], check=False
+        ).returncode
         if status:
             reason = f"its process ended with status {status}"
-            write_json(file, {"model": cell.model, "setting": cell.setting, "seed": cell.seed, "status": "failed", "reason": reason, "cost": {"seconds": None}})
+            write_json(
+                file,
+                {
+                    "model": cell.model,
+                    "setting": cell.setting,
+                    "seed": cell.seed,
+                    "status": "failed",
+                    "reason": reason,
+                    "cost": {"seconds": None},
+                },
+            )
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -154,10 +193,21 @@ def _best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compute the missing cells of a plan; 1 when a cell failed, 2 when the plan cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m recbole_lsvcr.benchmark.cells", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_lsvcr.benchmark.cells",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--results", type=Path, required=True, help="folder of the cells' JSON files (small; may be committed)")
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints, logs and per-instance metrics (never committed)")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="folder of the cells' JSON files (small; may be committed)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder of checkpoints, logs and per-instance metrics (never committed)",
+    )
     parser.add_argument("--minutes", type=float, default=None, help="start no further cell after this many minutes")
     parser.add_argument("--only", metavar="NAME", default=None, help="compute this cell in this process")
     options = parser.parse_args(arguments)

@@ -15,7 +15,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_lsvcr.data.features import item_features
-from recbole_lsvcr.data.joint import InstanceBatch, JointData
+from recbole_lsvcr.data.instances import InstanceBatch, Kind
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
 from recbole_lsvcr.errors import DataError
@@ -34,7 +35,8 @@ COMMENT_FIELDS = {
 class InstanceFeat(Interaction):
     """The instances of a phase as RecBole's `inter_feat`: flat columns only, one row an instance.
 
-    Histories are gathered when a batch is made. A model that asks for a whole history column (FEARec does) gets it, made on demand.
+    Histories are gathered when a batch is made. A model that asks for a whole history column (FEARec does) gets it,
+    made on demand.
     """
 
     def __init__(self, columns: Mapping[str, torch.Tensor], owner: JointDataset) -> None:
@@ -52,9 +54,12 @@ class InstanceFeat(Interaction):
 class JointDataset(SequentialDataset):
     """Videos, comments and both histories of every user, behind RecBole's `SequentialDataset` interface.
 
-    The instances are built from flat arrays (`JointData`): memory per interaction does not depend on the history length, times are exact (RecBole's
-    float32 is not used), only events strictly before the target are in a history. `build()` returns the three phases of the configured split; indexing a
-    phase gives an `Interaction` with `user_id [B]`, `item_id [B]` (the target), `timestamp [B]` (float64 seconds), `item_id_list [B, L]`,
+    The instances are built from flat arrays (`JointData`): memory per interaction does not depend on the history
+    length, times are exact (RecBole's
+    float32 is not used), only events strictly before the target are in a history. `build()` returns the three phases
+    of the configured split; indexing a
+    phase gives an `Interaction` with `user_id [B]`, `item_id [B]` (the target), `timestamp [B]` (float64 seconds),
+    `item_id_list [B, L]`,
     `item_length [B]` and, for models that read comments, `video_comment_list [B, L]`, `record_item_list [B, Lc]`,
     `record_comment_list [B, Lc, K]`, `record_length [B]`; ids are 0-padded on the right.
 
@@ -72,7 +77,9 @@ class JointDataset(SequentialDataset):
             self._download()
         # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
         tables = Tables.load(folder)
-        self._shared_texts: list[TextVectors] = []  # a list, so that the phases (shallow copies) share what one of them loads
+        self._shared_texts: list[
+            TextVectors
+        ] = []  # a list, so that the phases (shallow copies) share what one of them loads
         self.joint = JointData(
             tables,
             split=self.config["eval_args"]["split"],
@@ -81,7 +88,7 @@ class JointDataset(SequentialDataset):
             record_gap=float(self.config["record_gap"] or 86400.0),
             popular_top=int(self.config["popular_top"] or 3),
         )
-        self.kind = "video"
+        self.kind: Kind = "video"
         self.phase: int | None = None
         self.epoch = 0
         self.reads_comments = bool(self.config["reads_comments"])
@@ -95,7 +102,11 @@ class JointDataset(SequentialDataset):
     def _columns_of(self, source: str) -> list[str]:
         wanted = (self.config["load_col"] or {}).get(source, [])
         # Titles are texts: models read them through the text store, not as word ids.
-        return [] if wanted == "*" else [field for field in wanted if field not in (self.uid_field, self.iid_field, "title")]
+        return (
+            []
+            if wanted == "*"
+            else [field for field in wanted if field not in (self.uid_field, self.iid_field, "title")]
+        )
 
     def _describe_fields(self, tables: Tables) -> None:
         width = self.joint.max_videos
@@ -144,8 +155,10 @@ class JointDataset(SequentialDataset):
         parts = [self.of_phase(phase) for phase in range(3)]
         if not len(parts[0]):
             raise DataError(
-                f"data set '{self.dataset_name}' has no training instance under split {self.config['eval_args']['split']}: a training instance is an "
-                "interaction before the validation period with an earlier one of the same user; move the boundaries or add data"
+                f"data set '{self.dataset_name}' has no training instance under split "
+                f"{self.config['eval_args']['split']}: a training instance is an "
+                "interaction before the validation period with an earlier one of the same user; move the "
+                "boundaries or add data"
             )
         return parts
 
@@ -161,15 +174,21 @@ class JointDataset(SequentialDataset):
         return self.join(interaction) if join else interaction
 
     def gather(self, index: np.ndarray) -> Interaction:
-        """The batch of the given rows of this phase, histories included; in training the popular comments are drawn at random (seed, epoch, first row)."""
+        """The batch of the given rows of this phase, histories included; in training the popular comments are drawn
+        at random (seed, epoch, first row).
+        """
         training = self.phase == 0
-        rng = np.random.default_rng([int(self.config["seed"]), self.epoch, int(index[0])]) if training and len(index) else None
+        rng = (
+            np.random.default_rng([int(self.config["seed"]), self.epoch, int(index[0])])
+            if training and len(index)
+            else None
+        )
         batch = self.joint.gather(self.kind, self.rows[index], training=training, rng=rng)
         return self.to_interaction(batch)
 
     def to_interaction(self, batch: InstanceBatch) -> Interaction:
         """An `InstanceBatch` under RecBole's field names, int64 (times float64)."""
-        columns = {
+        columns: dict[str, np.ndarray] = {
             self.uid_field: batch.user,
             self.iid_field: batch.item,
             self.time_field: batch.time,
@@ -203,7 +222,8 @@ class JointDataset(SequentialDataset):
     def texts(self) -> TextVectors:
         """The text vectors of the data set, shared by its phases.
 
-        Inside a run (an output folder is set) the text store must exist; in a plain RecBole program it is made on first use.
+        Inside a run (an output folder is set) the text store must exist; in a plain RecBole program it is made on
+        first use.
         """
         if self._shared_texts:
             return self._shared_texts[0]

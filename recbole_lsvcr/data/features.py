@@ -1,4 +1,6 @@
-"""Item attributes (`tags`, category, author …) as RecBole's `item_feat`, for the models that read them (FDSA, S3Rec, SASRecF)."""
+"""Item attributes (`tags`, category, author …) as RecBole's `item_feat`, for the models that read them (FDSA,
+S3Rec, SASRecF).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
-from dataset_tools.errors import DataToolError
-from dataset_tools.schema import read_atomic, read_header
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from dataset_tools.errors import DataToolError
+from dataset_tools.schema import read_atomic, read_header
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import ConfigError, DataError
 
@@ -56,16 +58,22 @@ def _column(dataset: JointDataset, field: str, kind: str, values: pl.Series) -> 
         _install(dataset, field, vocabulary, FeatureType.TOKEN, 1)
         return torch.from_numpy(ids.to_numpy(writable=True))
     if kind == "token_seq":
-        lists = values.fill_null("").str.strip_chars().str.split(" ").list.eval(pl.element().filter(pl.element() != "")).list.head(MAX_TAGS)
+        lists = (
+            values.fill_null("")
+            .str.strip_chars()
+            .str.split(" ")
+            .list.eval(pl.element().filter(pl.element() != ""))
+            .list.head(MAX_TAGS)
+        )
         width = max(int(lists.list.len().max() or 0), 1)  # type: ignore[arg-type]
         flat = pl.DataFrame({"row": range(len(lists)), "token": lists}).explode("token").fill_null("")
         ids, vocabulary = _number(flat["token"])
         _install(dataset, field, vocabulary, FeatureType.TOKEN_SEQ, width)
         position = flat.select(pl.int_range(pl.len()).over("row")).to_series()
         table = torch.zeros(len(lists), width, dtype=torch.int64)
-        table[torch.from_numpy(flat["row"].to_numpy(writable=True)), torch.from_numpy(position.to_numpy(writable=True))] = torch.from_numpy(
-            ids.to_numpy(writable=True)
-        )
+        table[
+            torch.from_numpy(flat["row"].to_numpy(writable=True)), torch.from_numpy(position.to_numpy(writable=True))
+        ] = torch.from_numpy(ids.to_numpy(writable=True))
         return table
     raise ConfigError(f"column '{field}' of type {kind} cannot be an item attribute; accepted: token, token_seq, float")
 
@@ -74,7 +82,9 @@ def _number(values: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Ids by sorted token, 0 for the empty string; and the vocabulary with `[PAD]` first."""
     known = values.filter(values != "").unique().sort()
     numbers = pl.DataFrame({"token": known, "id": pl.int_range(1, len(known) + 1, eager=True)})
-    ids = pl.DataFrame({"token": values}).join(numbers, on="token", how="left", maintain_order="left")["id"].fill_null(0)
+    ids = (
+        pl.DataFrame({"token": values}).join(numbers, on="token", how="left", maintain_order="left")["id"].fill_null(0)
+    )
     return ids.cast(pl.Int64), pl.concat([pl.Series(["[PAD]"], dtype=pl.String), known.cast(pl.String)])
 
 

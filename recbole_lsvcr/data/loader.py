@@ -1,4 +1,6 @@
-"""RecBole data loaders over the joint data set: training batches that repeat exactly, one evaluation list per instance."""
+"""RecBole data loaders over the joint data set: training batches that repeat exactly, one evaluation list per
+instance.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from recbole_lsvcr.data.dataset import JointDataset
 
 
 class JointTrainLoader(TrainDataLoader):
-    """RecBole's training loader whose order and random comments depend on (seed, epoch) only, so a resumed epoch equals an undisturbed one."""
+    """RecBole's training loader whose order and random comments depend on (seed, epoch) only, so a resumed epoch
+    equals an undisturbed one.
+    """
 
     def __init__(self, config: Any, dataset: JointDataset, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
@@ -33,7 +37,8 @@ class JointTrainLoader(TrainDataLoader):
 class JointEvalLoader(FullSortEvalDataLoader):
     """One ranked list per instance, in RecBole's form: `(interaction, None, row [B], target item [B])`.
 
-    RecBole's own `Trainer` can rank its full catalogue with it; `LSVCRTrainer` ranks by the configured protocol (stored candidates, available videos).
+    RecBole's own `Trainer` can rank its full catalogue with it; `LSVCRTrainer` ranks by the configured protocol
+    (stored candidates, available videos).
     """
 
     def __init__(self, config: Any, dataset: JointDataset, sampler: Any = None, shuffle: bool = False) -> None:

@@ -17,11 +17,14 @@ from recbole_lsvcr.errors import StoreError
 class TextVectors:
     """The stored vectors by item and comment id; row 0 and every empty text are the zero vector.
 
-    Titles are held in memory (every model step reads them all); comment rows stay in the memory map and are read per batch. A deep copy of a model
+    Titles are held in memory (every model step reads them all); comment rows stay in the memory map and are read per
+    batch. A deep copy of a model
     shares this object: the vectors are frozen.
     """
 
-    def __init__(self, titles: torch.Tensor, comment_rows: np.ndarray, vectors: np.ndarray, *, aligned: bool = False) -> None:
+    def __init__(
+        self, titles: torch.Tensor, comment_rows: np.ndarray, vectors: np.ndarray, *, aligned: bool = False
+    ) -> None:
         self.aligned = aligned  # vectors that already passed text_mlp (Eq. 2), E long
         self.titles = titles  # [n_items, H]
         self.comment_rows = comment_rows  # [n_comments], row of the memory map, -1 = not stored
@@ -43,12 +46,17 @@ class TextVectors:
         """
         rows = self.comment_rows[ids.cpu().numpy()]
         if rows.size and rows.min() < 0:
-            raise StoreError(f"{int((rows < 0).sum())} comments of a batch are not in the text store; run --stage encode again with this configuration")
+            raise StoreError(
+                f"{int((rows < 0).sum())} comments of a batch are not in the text store; run --stage encode "
+                "again with this configuration"
+            )
         return torch.from_numpy(np.asarray(self.vectors[rows], dtype=np.float32)).to(ids.device)
 
 
 def store_folder(config: Any) -> Path:
-    """Where the run's text store lies: `text_store`, else inside the output folder, else beside RecBole's checkpoints."""
+    """Where the run's text store lies: `text_store`, else inside the output folder, else beside RecBole's
+    checkpoints.
+    """
     if config["text_store"]:
         return Path(config["text_store"])
     if config["output"]:
@@ -61,18 +69,23 @@ def ensure_store(config: Any, joint: JointData) -> TextStore:
     """Open the run's text store, encoding every text an instance can show first if it is not complete.
 
     Raises:
-        StoreError: the store is of another data set, encoder or transform; the encoder cannot be loaded or does not know the language.
+        StoreError: the store is of another data set, encoder or transform; the encoder cannot be loaded or does not
+        know the language.
     """
     tables = joint.tables
     items, comments = joint.reachable(("video",))
     encoder = load_encoder(
         config["text_encoder"],
+        pooling=config["text_pooling"],
         max_tokens=config["text_max_tokens"],
         batch_tokens=config["text_batch_tokens"],
         device=str(config["device"]),
         trust_remote_code=bool(config["trust_remote_code"]),
     )
-    texts = {"title": _chosen(tables.items, tables.titles, items), "comment": _chosen(tables.comments, tables.contents, comments)}
+    texts = {
+        "title": _chosen(tables.items, tables.titles, items),
+        "comment": _chosen(tables.comments, tables.contents, comments),
+    }
     return build_store(
         store_folder(config),
         texts,
@@ -86,17 +99,23 @@ def ensure_store(config: Any, joint: JointData) -> TextStore:
 
 
 def load_vectors(config: Any, joint: JointData) -> TextVectors:
-    """The text vectors of the run's store, by item and comment id; no encoder (and no transformers) is needed when the store is complete.
+    """The text vectors of the run's store, by item and comment id; no encoder (and no transformers) is needed when the
+    store is complete.
 
     Raises:
         StoreError: the store is missing, incomplete, or of another data set.
     """
     tables = joint.tables
-    store = TextStore.open(store_folder(config), expect={"dataset_fingerprint": tables.fingerprint, "transform": config["text_transform"]})
+    store = TextStore.open(
+        store_folder(config), expect={"dataset_fingerprint": tables.fingerprint, "transform": config["text_transform"]}
+    )
     vectors = store.vectors()
     title_rows = _rows(store, "title", tables.items)
     if title_rows.min() < 0:
-        raise StoreError(f"text store {store_folder(config)} lacks {int((title_rows < 0).sum())} titles of data set '{tables.name}'; run --stage encode again")
+        raise StoreError(
+            f"text store {store_folder(config)} lacks {int((title_rows < 0).sum())} titles of data set "
+            f"'{tables.name}'; run --stage encode again"
+        )
     comment_rows = _rows(store, "comment", tables.comments)
     titles = torch.from_numpy(np.asarray(vectors[title_rows], dtype=np.float32))
     return TextVectors(titles, comment_rows, vectors, aligned=bool(store.manifest.get("aligned", False)))

@@ -30,7 +30,8 @@ class LSVCR(SequentialRecommender):
         super().__init__(config, dataset)
         if not isinstance(dataset, JointDataset):
             raise DataError(
-                f"LSVCR reads the joint data set, but was given a {type(dataset).__name__}; create it with recbole_lsvcr.data.dataset.JointDataset "
+                f"LSVCR reads the joint data set, but was given a {type(dataset).__name__}; create it with "
+                "recbole_lsvcr.data.dataset.JointDataset "
                 "(run_recbole and run_lsvcr.py do)"
             )
         self.texts = dataset.texts
@@ -83,7 +84,9 @@ class LSVCR(SequentialRecommender):
         return losses.ranking, self.objective.regularization * losses.regularization
 
     def _candidates(self) -> tuple[Tensor, Tensor]:
-        """Projected titles and candidate vectors, both [n_items, d]; in evaluation made once for a state of the weights."""
+        """Projected titles and candidate vectors, both [n_items, d]; in evaluation made once for a state of the
+        weights.
+        """
         if torch.is_grad_enabled() or self.training:
             projected = self.sr.embed_text(self.titles)
             return projected, self.sr.video_candidates(projected)

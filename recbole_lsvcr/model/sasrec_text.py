@@ -1,4 +1,6 @@
-"""`SASRecText`: RecBole's SASRec reading the frozen title vectors instead of ids; what text alone gives a sequential model."""
+"""`SASRecText`: RecBole's SASRec reading the frozen title vectors instead of ids; what text alone gives a
+sequential model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from recbole_lsvcr.errors import DataError
 
 
 class _TitleEmbedding(nn.Module):
-    """Item embeddings computed from frozen title vectors by LSVCR's own text layers: `H -> H/4 -> GELU -> E -> d` (Eq. 1-2)."""
+    """Item embeddings computed from frozen title vectors by LSVCR's own text layers: `H -> H/4 -> GELU -> E -> d`
+    (Eq. 1-2).
+    """
 
     titles: Tensor
 
@@ -42,6 +46,9 @@ class SASRecText(SASRec):
     def __init__(self, config: Any, dataset: JointDataset) -> None:
         super().__init__(config, dataset)
         if not isinstance(dataset, JointDataset):
-            raise DataError(f"SASRecText reads the joint data set's text store, but was given a {type(dataset).__name__}; run it with run_lsvcr.py")
+            raise DataError(
+                f"SASRecText reads the joint data set's text store, but was given a {type(dataset).__name__}; "
+                "run it with run_lsvcr.py"
+            )
         self.item_embedding = _TitleEmbedding(dataset.texts.titles, config["text_size"], self.hidden_size)
         self.item_embedding.apply(self._init_weights)

@@ -1,0 +1,277 @@
+"""A run from text to ranking: its stages, its resumption, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from recbole.trainer import Trainer
+
+from dataset_tools.sample import generate
+from recbole_lsvcr import pipeline, trainer
+from recbole_lsvcr.config import LSVCRConfig
+from recbole_lsvcr.errors import CheckpointError, ConfigError, EvaluationError, StoreError
+from recbole_lsvcr.evaluation import evaluate
+from recbole_lsvcr.report import table
+from recbole_lsvcr.scorer import RecBoleScorer
+
+ROOT = Path(__file__).parent.parent
+Make = Callable[..., LSVCRConfig]
+
+
+def metrics(folder: Path, model: str = "LSVCR") -> Any:
+    return json.loads((folder / model / "metrics.json").read_text())["phases"]
+
+
+def test_all_stages_leave_a_report_and_repeat_exactly(tiny_config: Make, tmp_path: Path) -> None:
+    report = pipeline.run(tiny_config())
+    assert report is not None
+    shown = table(report)
+    for words in (
+        "LSVCR on tiny, test",
+        "all+full",
+        "available+period",
+        "unseen videos",
+        "chance",
+        "Recall@10",
+        "MRR@10",
+    ):
+        assert words in shown
+    folder = tmp_path / "run"
+    for name in (
+        "best.pth",
+        "last.pth",
+        "history.json",
+        "metrics.json",
+        "config.yaml",
+        "environment.json",
+        "instances-test.parquet",
+    ):
+        assert (folder / "LSVCR" / name).is_file(), name
+    instances = pl.read_parquet(folder / "LSVCR" / "instances-test.parquet")
+    found = report["phases"]["test"]["protocols"]["all+full"]
+    own = instances.filter(pl.col("protocol") == "all+full")
+    assert own.height == found["instances"] and own["ndcg@10"].mean() == pytest.approx(
+        found["metrics"]["ndcg@10"], abs=1e-12
+    )
+    again = pipeline.run(tiny_config(output=str(tmp_path / "again")))
+    assert again is not None and again["phases"] == report["phases"]
+
+
+def test_a_run_stopped_at_any_checkpoint_ends_as_an_undisturbed_one(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.run(tiny_config(output=str(tmp_path / "whole"), epochs=2))
+    save, stops = trainer.save_checkpoint, 0
+    while True:
+        output, left = tmp_path / f"stopped-{stops}", [stops]
+
+        def stopping(path: Any, state: Any, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            save(path, state)
+
+        monkeypatch.setattr(trainer, "save_checkpoint", stopping)
+        try:
+            pipeline.run(tiny_config(output=str(output), epochs=2))
+            break
+        except KeyboardInterrupt:
+            monkeypatch.setattr(trainer, "save_checkpoint", save)
+            pipeline.run(tiny_config(output=str(output), epochs=2))
+            assert metrics(output) == metrics(tmp_path / "whole"), f"stopped before writing checkpoint {stops}"
+        stops += 1
+    assert stops == 2 * 2 + 1  # the best and the last state of each epoch, and the mark of being finished
+
+
+def test_a_killed_process_continues(tiny_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({**TINY, "data_path": str(tiny_data), "epochs": 6}))
+    command = [sys.executable, str(ROOT / "run_lsvcr.py"), "--config", str(file)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    last = tmp_path / "killed" / "LSVCR" / "last.pth"
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "killed")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 50
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    for output in ("killed", "whole"):
+        done = subprocess.run(
+            [*command, "--output", str(tmp_path / output)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def test_another_configuration_does_not_continue_the_run(tiny_config: Make) -> None:
+    pipeline.run(tiny_config())
+    with pytest.raises(CheckpointError, match=r"learning_rate: 0.01 there, 0.02 here"):
+        pipeline.run(tiny_config(learning_rate=0.02))
+    pipeline.run(tiny_config(epochs=4))  # more of the same is a continuation
+
+
+def test_a_missing_stage_is_named(tiny_config: Make) -> None:
+    with pytest.raises(StoreError, match="encode"):
+        pipeline.finetune(tiny_config())
+    pipeline.encode(tiny_config())
+    with pytest.raises(CheckpointError, match="--stage finetune"):
+        pipeline.evaluate(tiny_config())
+    with pytest.raises(ConfigError, match="stage 'align'"):
+        pipeline.run(tiny_config(), "align")
+
+
+def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, tmp_path: Path) -> None:
+    pipeline.run(tiny_config())
+    generate(tmp_path / "other" / "tiny", seed=5, users=60, videos=50, comments=300)
+    other = {"data_path": str(tmp_path / "other")}
+    with pytest.raises(StoreError, match="dataset_fingerprint"):
+        pipeline.encode(tiny_config(**other))
+    own_store = {"text_store": str(tmp_path / "store")}
+    pipeline.encode(tiny_config(**other, **own_store))
+    with pytest.raises(CheckpointError, match="another version of data set 'tiny'"):
+        pipeline.evaluate(tiny_config(**other, **own_store))
+    with pytest.raises(StoreError, match="transform"):
+        pipeline.finetune(tiny_config(text_transform="mask_digits"))
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        pipeline.evaluate(tiny_config(hidden_size=16))
+
+
+@pytest.mark.parametrize(
+    "model", ["SASRec", "GRU4Rec", "BERT4Rec", "NARM", "Caser", "FDSA", "SASRecText", "Popularity", "Newest", "TextSim"]
+)
+def test_other_models_run_on_the_same_data(tiny_config: Make, tmp_path: Path, model: str) -> None:
+    changes: dict[str, Any] = {"selected_features": ["tags"]} if model == "FDSA" else {}
+    report = pipeline.run(tiny_config(model=model, epochs=1, report_phases=["test"], **changes))
+    assert report is not None
+    found = report["phases"]["test"]["protocols"]["all+full"]
+    assert found["instances"] > 0 and 0 <= found["metrics"]["ndcg@10"] <= 1
+
+
+def test_a_model_of_pairs_trains_with_one_negative(tiny_config: Make) -> None:
+    report = pipeline.run(tiny_config(model="FPMC", epochs=1, report_phases=["test"]))
+    assert report is not None and report["phases"]["test"]["protocols"]["all+full"]["instances"] > 0
+
+
+def test_metrics_equal_stock_recboles_under_leave_one_out(tiny_config: Make) -> None:
+    config = tiny_config(
+        eval_args={"split": {"LS": "valid_and_test"}, "mode": "full"},
+        valid_protocol=None,
+        metric_decimal_place=10,
+        epochs=1,
+    )
+    run = pipeline.Run(config)
+    run.encode()
+    run.finetune()
+    own = run.trainer()
+    own.load_best(own.saved_model_file)
+    test = run.loaders[2]
+    ours = own.evaluate(test, load_best_model=False)
+    # RecBole masks column 0 in place, so both see the scores of the same model.
+    stock = Trainer.evaluate(own, test, load_best_model=False)
+    assert set(ours) == set(stock) and len(ours) == 6
+    for name, value in stock.items():
+        assert ours[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_score_that_is_not_a_number_is_an_error(tiny_config: Make) -> None:
+    run = pipeline.Run(tiny_config(model="SASRec", epochs=0))
+    own = run.trainer()
+    with torch.no_grad():
+        own.model.item_embedding.weight[3] = float("nan")
+    own.model.eval()
+    with pytest.raises(EvaluationError, match="SASRec"):
+        own.rank(run.loaders[2], run_protocols(run))
+    with pytest.raises(EvaluationError, match=r"loss of SASRec became nan; lower learning_rate"):
+        own._check_nan(torch.tensor(float("nan")))
+
+
+def run_protocols(run: pipeline.Run) -> list[Any]:
+    return [pipeline.Protocol.parse(text) for text in run.config["protocols"]]
+
+
+def test_fifty_users_can_be_learned_by_heart(tiny_config: Make) -> None:
+    changes = {
+        "hidden_size": 32,
+        "hidden_dropout_prob": 0.0,
+        "attn_dropout_prob": 0.0,
+        "epochs": 40,
+        "stopping_step": 100,
+        "eval_step": 50,
+    }
+    run = pipeline.Run(tiny_config(**changes))
+    run.encode()
+    run.finetune()
+    own = run.trainer()
+    own.load_best(own.saved_model_file)
+    own.model.eval()
+    scorer = RecBoleScorer(own.model, run.loaders[0].dataset, own.device)
+    found = evaluate(scorer, run.dataset.joint, "video", 0, ["all+full"], slices=False, progress=False).metrics(
+        "all+full"
+    )
+    assert found["ndcg@10"] > 0.8, found
+
+
+def test_a_checkpoint_ranks_without_transformers_and_peft(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config()
+    pipeline.run(config)
+    before = metrics(tmp_path / "run")
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('transformers', 'peft', 'sentence_transformers'): raise "
+        "ImportError('blocked ' + name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import run_lsvcr\n"
+        "sys.exit(run_lsvcr.main(sys.argv[1:]))\n"
+    )
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {**TINY, "data_path": config["data_path"].removesuffix("/tiny"), "output": str(tmp_path / "run")}
+        )
+    )
+    command = [sys.executable, "-c", code, "--config", str(file), "--stage", "evaluate"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--learning_rte=1"], "did you mean 'learning_rate'"),
+        (["--config", "absent.yaml"], "cannot read the configuration file absent.yaml"),
+        (["--dataset=absent", "--output", "out"], "does not exist; convert raw logs"),
+        (["--dataset=lsvcr-sample"], "no output folder"),
+    ],
+)
+def test_the_command_line_ends_in_one_line(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_lsvcr
+
+    monkeypatch.chdir(tmp_path)
+    assert run_lsvcr.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1 and said.startswith("run_lsvcr.py: error: ")
+    assert not any(tmp_path.iterdir())
