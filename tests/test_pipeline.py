@@ -211,11 +211,14 @@ def run_protocols(run: pipeline.Run) -> list[Any]:
 def test_fifty_users_can_be_learned_by_heart(tiny_config: Make) -> None:
     changes = {
         "hidden_size": 32,
+        "inner_size": 64,
+        "text_size": 64,
         "hidden_dropout_prob": 0.0,
         "attn_dropout_prob": 0.0,
+        "weight_decay": 0.0,
+        "learning_rate": 0.003,
         "epochs": 40,
-        "stopping_step": 100,
-        "eval_step": 50,
+        "eval_step": 40,
     }
     run = pipeline.Run(tiny_config(**changes))
     run.encode()
