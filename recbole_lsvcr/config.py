@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
+from recbole_lsvcr.checkpoint import TRUST_KEY
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import properties_dir
@@ -147,7 +148,7 @@ def known_keys(models: Sequence[str]) -> set[str]:
     files += [
         folder / "model" / f"{model}.yaml" for model in models for folder in (recbole / "properties", properties_dir())
     ]
-    keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {parameter.name for parameter in PARAMETERS}
+    keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
         keys |= set(getattr(recbole_arguments, name))
     for file in files:

@@ -217,8 +217,8 @@ def test_fifty_users_can_be_learned_by_heart(tiny_config: Make) -> None:
         "attn_dropout_prob": 0.0,
         "weight_decay": 0.0,
         "learning_rate": 0.003,
-        "epochs": 40,
-        "eval_step": 40,
+        "epochs": 60,
+        "eval_step": 60,
     }
     run = pipeline.Run(tiny_config(**changes))
     run.encode()
