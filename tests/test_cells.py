@@ -1,0 +1,74 @@
+"""Cells: computed once, kept as small JSON, failures kept with their reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recbole_lsvcr.benchmark import cells
+from recbole_lsvcr.errors import ConfigError
+
+
+def plan(folder: Path, data: Path, **changes: Any) -> Path:
+    base = {"dataset": "tiny", "data_path": str(data), "eval_args": {"split": {"time": [0.7, 0.85]}}, "use_gpu": False}
+    file = folder / "plan.yaml"
+    content = {
+        "base": base,
+        "settings": {"short": {"MAX_ITEM_LIST_LENGTH": 4}, "long": {"MAX_ITEM_LIST_LENGTH": 8}},
+        "cells": [{"models": ["Popularity"], "settings": ["short"], "seeds": [1]}],
+        **changes,
+    }
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_a_plan_is_every_model_setting_and_seed_once(tmp_path: Path) -> None:
+    groups = [
+        {"models": ["SASRec", "GRU4Rec"], "seeds": [1, 2]},
+        {"models": ["SASRec"], "settings": ["short"], "seeds": [1], "with": {"epochs": 1}},
+        {"models": ["SASRec"], "settings": ["short"], "seeds": [1]},
+    ]
+    found = cells.read_plan(plan(tmp_path, tmp_path, cells=groups))
+    assert len(found) == 9  # 2 models x 2 settings x 2 seeds, and one with other epochs; the repetition counts once
+    assert len({cell.name for cell in found}) == 9
+    assert [cell.hash for cell in found] == [cell.hash for cell in cells.read_plan(tmp_path / "plan.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"cels": []}, "unknown keys"),
+        ({"base": {}}, "names no data set"),
+        ({"cells": [{"models": ["SASRec"], "settings": ["medium"], "seeds": [1]}]}, "medium"),
+        ({"cells": [{"models": ["SASRec"], "seeds": [1], "epochs": 3}]}, "epochs"),
+    ],
+)
+def test_a_plan_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        cells.read_plan(plan(tmp_path, tmp_path, **changes))
+
+
+def test_a_finished_cell_is_not_computed_again(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = cells.read_plan(plan(tmp_path, tiny_data))
+    first = cells.run_cell(cell, tmp_path / "results", tmp_path / "work")
+    assert first["status"] == "done"
+    assert 0 < first["phases"]["test"]["protocols"]["all+full"]["metrics"]["ndcg@10"] < 1
+    monkeypatch.setattr(cells, "_compute", lambda *_: pytest.fail("computed again"))
+    assert cells.run_cell(cell, tmp_path / "results", tmp_path / "work") == first
+
+
+def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tiny_data: Path) -> None:
+    groups = [{"models": ["Caser", "Popularity"], "settings": ["short"], "seeds": [1], "with": {"protocols": ["all+full"]}}]
+    wrong, right = cells.read_plan(plan(tmp_path, tiny_data, cells=groups))
+    wrong.parameters["n_h"] = "many"  # type: ignore[index]
+    results = tmp_path / "results"
+    assert cells.run_cell(wrong, results, tmp_path / "work")["status"] == "failed"
+    kept = json.loads((results / f"{wrong.name}.json").read_text())
+    assert kept["reason"] and str(tmp_path) not in json.dumps(kept["trace"])
+    assert cells.run_cell(right, results, tmp_path / "work")["status"] == "done"
