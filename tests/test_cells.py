@@ -64,7 +64,9 @@ def test_a_finished_cell_is_not_computed_again(
 
 
 def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tiny_data: Path) -> None:
-    groups = [{"models": ["Caser", "Popularity"], "settings": ["short"], "seeds": [1], "with": {"protocols": ["all+full"]}}]
+    groups = [
+        {"models": ["Caser", "Popularity"], "settings": ["short"], "seeds": [1], "with": {"protocols": ["all+full"]}}
+    ]
     wrong, right = cells.read_plan(plan(tmp_path, tiny_data, cells=groups))
     wrong.parameters["n_h"] = "many"  # type: ignore[index]
     results = tmp_path / "results"

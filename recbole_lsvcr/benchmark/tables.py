@@ -1,0 +1,76 @@
+"""One Markdown table of a folder of cells: `python -m recbole_lsvcr.benchmark.tables docs/results/my-plan`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+METRIC = "ndcg@10"
+UNSEEN = "unseen_items"
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """The finished cells of a folder, in order of their names."""
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    return [cell for cell in cells if cell["status"] == "done"]
+
+
+def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: str = METRIC) -> float | None:
+    """A metric of a cell's test phase, of all targets or of one slice."""
+    found = cell["phases"]["test"]["protocols"][protocol]
+    value = (found["metrics"] if part is None else found["slices"].get(part, {})).get(metric)
+    return None if value is None else float(value)
+
+
+def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
+    """Rows: setting and model, means over seeds (± the standard deviation where there are several)."""
+    protocols = list(cells[0]["phases"]["test"]["protocols"])
+    columns = [(protocol, part) for protocol in protocols for part in (None, UNSEEN)]
+    titles = [f"{protocol}{', unseen' if part else ''}" for protocol, part in columns]
+    lines = ["| setting | model | seeds | " + " | ".join(titles) + " | best epoch | s / epoch |"]
+    lines.append("|---|---|---|" + "---|" * (len(columns) + 2))
+    for setting, model in sorted({(cell["setting"], cell["model"]) for cell in cells}):
+        group = [cell for cell in cells if (cell["setting"], cell["model"]) == (setting, model)]
+        values = [_spread([quality(cell, protocol, part, metric) for cell in group]) for protocol, part in columns]
+        training = [cell["training"] for cell in group]
+        epochs = ", ".join(str(one["best_epoch"]) for one in training if one["best_epoch"] is not None)
+        seconds = max(one["seconds_per_epoch"] for one in training)
+        row = [setting, model, str(len(group)), *values, epochs or "-", f"{seconds:.0f}" if seconds else "-"]
+        lines.append("| " + " | ".join(row) + " |")
+    for setting in sorted({cell["setting"] for cell in cells}):
+        cell = next(cell for cell in cells if cell["setting"] == setting)
+        found = cell["phases"]["test"]["protocols"]
+        chances = [f"{found[protocol]['chance'][metric]:.4f}" if part is None else "" for protocol, part in columns]
+        lines.append("| " + " | ".join([setting, "*chance*", "", *chances, "", ""]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = f"{statistics.mean(known):.4f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.4f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 2 when the folder holds no finished cell."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_lsvcr.benchmark.tables", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
+    options = parser.parse_args(arguments)
+    cells = read_cells(options.folder)
+    if not cells:
+        sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; compute some with cells.py\n")
+        return 2
+    sys.stdout.write(markdown(cells, options.metric))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
