@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LSVCRError as error:
         message = str(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         message = (
-            f"{error.strerror}: {error.filename or options.output}; free space or choose another --output, then "
+            f"{error.strerror}: {error.filename or 'the output folder'}; free space or choose another --output, then "
             "give the same command again"
         )
     except KeyboardInterrupt:

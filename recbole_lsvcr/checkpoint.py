@@ -74,7 +74,14 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     """
     packed = pack({"written_by": f"recbole-lsvcr {__version__}", **state}, "state")
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        torch.save(packed, handle)  # given a name, it would write that into the file
+        try:
+            torch.save(packed, handle)  # given a name, it would write that into the file
+        except RuntimeError as error:
+            # When a write fails, torch's writer stumbles over its own clean-up and hides the reason behind that.
+            if isinstance(error.__context__, OSError):
+                cause = error.__context__
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
+            raise
 
 
 def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -169,3 +171,22 @@ def test_naming_a_damaged_file_does_not_help(tmp_path):
     checkpoint.trust_pickles([tmp_path / "a.pth"])
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_full_disk_is_an_os_error_that_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    save_checkpoint(file, {"weight": torch.ones(3)})
+    code = (
+        "import resource, sys, torch\n"
+        "from recbole_lsvcr.checkpoint import save_checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "try:\n"
+        "    save_checkpoint(sys.argv[1], {'weight': torch.ones(1 << 20)})\n"
+        "except OSError as error:\n"
+        "    sys.exit(0 if error.filename == sys.argv[1] else 'no file named')\n"
+        "sys.exit('nothing raised')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+    assert torch.equal(load_checkpoint(file)["weight"], torch.ones(3))
