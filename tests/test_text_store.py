@@ -9,9 +9,12 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -425,10 +428,19 @@ def test_a_folder_that_is_a_file_is_one_message(tmp_path):
         build_store(tmp_path / "store", _texts(), FakeEncoder())
 
 
-def test_two_processes_do_not_write_one_store(tmp_path):
-    with build._lock(tmp_path), pytest.raises(StoreError, match="another process is writing"):
-        build_store(tmp_path, _texts(), FakeEncoder())
-    build_store(tmp_path, _texts(), FakeEncoder())
+def test_a_second_process_waits_for_the_store_and_encodes_nothing_again(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    first, second = FakeEncoder(), FakeEncoder()
+    with ThreadPoolExecutor(1) as pool:
+        with build._lock(tmp_path):
+            waiting = pool.submit(build_store, tmp_path, _texts(), second)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            with patch.object(build, "_lock", nullcontext):
+                build_store(tmp_path, _texts(), first)
+        assert waiting.result(timeout=30).rows > 1
+    assert first.seen and not second.seen
+    assert "waiting for it" in caplog.text
 
 
 def test_a_store_is_read_without_transformers_peft_and_recbole(tmp_path):

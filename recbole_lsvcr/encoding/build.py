@@ -273,7 +273,8 @@ def _clear(folder: Path, kinds: Iterable[str]) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing the same store; the system lets go of it however the first one ends."""
+    """Let one process at a time write a store: a second one (another seed of the same study) waits, and finds the first
+    one's rows. The system lets go of the lock however its process ends."""
     if fcntl is None:
         yield
         return
@@ -287,8 +288,7 @@ def _lock(folder: Path) -> Iterator[None]:
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"another process is writing the text store {folder}; wait for it, or use another folder"
-            ) from error
+        except BlockingIOError:
+            logger.info(f"Another process is using the text store {folder}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
