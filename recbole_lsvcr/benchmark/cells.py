@@ -178,7 +178,7 @@ def _compute(cell: Cell, work: Path) -> dict[str, Any]:
         "training": {
             "best_valid_score": trained.best_valid_score if trained.history else None,
             "epochs": len(epochs),
-            "best_epoch": _best_epoch(trained.history),
+            "best_epoch": best_epoch(trained.history),
             "seconds_per_epoch": round(sum(epochs) / len(epochs), 2) if epochs else 0.0,
         },
         "cost": {"evaluation_seconds": report["evaluation_seconds"]},
@@ -186,7 +186,8 @@ def _compute(cell: Cell, work: Path) -> dict[str, Any]:
     }
 
 
-def _best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch whose checkpoint is the best one; None without validation."""
     scored = [entry for entry in history if "valid_score" in entry]
     return max(scored, key=lambda entry: (entry["valid_score"], -entry["epoch"]))["epoch"] if scored else None
 
