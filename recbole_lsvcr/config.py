@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
+from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.checkpoint import TRUST_KEY
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
@@ -246,6 +247,8 @@ def _check_together(config: LSVCRConfig) -> None:
         )
     if config["hidden_size"] and config["n_heads"] and config["hidden_size"] % config["n_heads"]:
         raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
+    if config["alignment"]:
+        load_alignment_config(config["alignment"])
 
 
 def output_folder(config: Any) -> Path:

@@ -23,3 +23,7 @@ class CheckpointError(LSVCRError):
 
 class EvaluationError(LSVCRError):
     """Scores that cannot be ranked (NaN, infinite) or a protocol that cannot be carried out."""
+
+
+class AlignmentError(LSVCRError):
+    """Alignment that cannot go on: a loss that is not finite."""

@@ -71,7 +71,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     # the run
     Parameter("task", "video", _one_of("video"), "what is ranked"),
     Parameter(
-        "stage", "encode, finetune, evaluate, all", _one_of("encode", "finetune", "evaluate", "all"), "the stage to run"
+        "stage",
+        "align, encode, finetune, evaluate, all",
+        _one_of("align", "encode", "finetune", "evaluate", "all"),
+        "the stage to run",
     ),
     Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),
     # the joint data set
@@ -131,6 +134,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         "auto, minilm, hashing, a Hugging Face name or folder",
         _is_text,
         "what turns titles and comments into vectors; auto: minilm where installed, else hashing",
+    ),
+    Parameter(
+        "alignment",
+        "off, a preset (cpu-small, one-gpu-7b, eight-gpu-7b), a YAML file, or a mapping of settings",
+        lambda value: value is False or _is_text(value) or (isinstance(value, dict) and bool(value)),
+        "preference alignment before fine-tuning; its text vectors then take the place of `text_encoder`'s",
     ),
     Parameter(
         "text_store",

@@ -1,9 +1,9 @@
-"""The stages of a run, as functions of a typed Python API: `encode`, `finetune`, `evaluate`; each may be repeated and
-continues where it was stopped.
+"""The stages of a run, as functions of a typed Python API: `align`, `encode`, `finetune`, `evaluate`; each may be
+repeated and continues where it was stopped.
 
 from recbole_lsvcr import pipeline
 config = pipeline.load_config("my.yaml", {"output": "runs/mine"})
-pipeline.encode(config); pipeline.finetune(config); report = pipeline.evaluate(config)
+pipeline.align(config); pipeline.encode(config); pipeline.finetune(config); report = pipeline.evaluate(config)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -35,9 +35,13 @@ from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol
 from recbole_lsvcr.trainer import LSVCRTrainer
 
-__all__ = ["STAGES", "FinetuneResult", "Run", "encode", "evaluate", "finetune", "load_config", "run"]
+if TYPE_CHECKING:
+    from recbole_lsvcr.alignment.stage import AlignmentJob
 
-STAGES = ("encode", "finetune", "evaluate", "all")
+__all__ = ["STAGES", "FinetuneResult", "Run", "align", "encode", "evaluate", "finetune", "load_config", "run"]
+
+STAGES = ("align", "encode", "finetune", "evaluate", "all")
+ALIGNMENT = "alignment"  # folder of stage `align`, within the output folder
 logger = logging.getLogger()
 
 
@@ -89,11 +93,16 @@ class Run:
         train = JointTrainLoader(self.config, parts[0], train_sampler, shuffle=True)
         return train, JointEvalLoader(self.config, parts[1]), JointEvalLoader(self.config, parts[2])
 
-    def trainer(self) -> LSVCRTrainer:
-        """A new model, initialised from the seed, and its trainer."""
+    def trainer(self, *, from_alignment: bool = False) -> LSVCRTrainer:
+        """A new model, initialised from the seed (and the alignment), and its trainer."""
         train, _, _ = self.loaders
         init_seed(self.config["seed"], self.config["reproducibility"])
-        model = self.model_class(self.config, train.dataset).to(self.config["device"])
+        model = self.model_class(self.config, train.dataset)
+        if self.aligned and from_alignment:
+            from recbole_lsvcr.alignment.checkpoint import load_sr_weights
+
+            model.sr.load_weights(load_sr_weights(self.folder / ALIGNMENT / "aligned"))
+        model = model.to(self.config["device"])
         trainer_class = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
         if not issubclass(trainer_class, LSVCRTrainer):
             trainer_class = LSVCRTrainer
@@ -106,17 +115,57 @@ class Run:
 
     # ------------------------------------------------------------------ stages
 
+    @property
+    def aligned(self) -> bool:
+        """Whether the model starts from an alignment."""
+        return bool(self.config["alignment"]) and getattr(self.model_class, "aligns", False)
+
+    @cached_property
+    def alignment(self) -> AlignmentJob:
+        """What stage `align` does. Needs transformers and peft, as the later stages do not."""
+        from recbole_lsvcr.alignment.config import load_alignment_config
+
+        try:
+            from recbole_lsvcr.alignment.stage import AlignmentJob
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"alignment needs the package {error.name}: pip install 'recbole-lsvcr[llm]', or set alignment: off"
+            ) from error
+        settings = load_alignment_config(self.config["alignment"])
+        joint = self.dataset.joint
+        return AlignmentJob(
+            joint,
+            settings,
+            self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
+            self.folder / ALIGNMENT,
+            seed=int(self.config["seed"]),
+            device=str(self.config["device"]),
+        )
+
+    def align(self) -> dict[str, Any] | None:
+        """Align the SR model with a language model; returns the held-out figures, None without alignment."""
+        if not self.aligned:
+            return None
+        from recbole_lsvcr.alignment.stage import align
+
+        return align(self.alignment)
+
     def encode(self) -> TextStore | None:
         """Encode every text an instance can show into the run's text store; nothing for models that read no text."""
         if not self.reads_text:
             return None
-        return ensure_store(self.config, self.dataset.joint)
+        if not self.aligned:
+            return ensure_store(self.config, self.dataset.joint)
+        from recbole_lsvcr.alignment.stage import aligned_encoder
+
+        encoder = aligned_encoder(self.alignment, batch_tokens=self.config["text_batch_tokens"])
+        return ensure_store(self.config, self.dataset.joint, encoder)
 
     def finetune(self) -> FinetuneResult:
         """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`."""
         train, valid, _ = self.loaders
         started = time.perf_counter()
-        trainer = self.trainer()
+        trainer = self.trainer(from_alignment=True)
         size = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
         logger.info(
             "%s: %s trainable parameters; %s training, %s validation instances",
@@ -212,6 +261,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def align(config: LSVCRConfig) -> dict[str, Any] | None:
+    """Stage `align`: held-out figures of the alignment (None without alignment)."""
+    return Run(config).align()
+
+
 def encode(config: LSVCRConfig) -> TextStore | None:
     """Stage `encode`: the text store of the run (None for a model that reads no text)."""
     return Run(config).encode()
@@ -237,6 +291,8 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
         raise ConfigError(f"stage '{stage}' is not known; accepted: {', '.join(STAGES)}")
     current = Run(config)
     current.describe()
+    if stage in ("align", "all"):
+        current.align()
     if stage in ("encode", "all"):
         current.encode()
     if stage in ("finetune", "all"):

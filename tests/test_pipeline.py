@@ -135,8 +135,8 @@ def test_a_missing_stage_is_named(tiny_config: Make) -> None:
     pipeline.encode(tiny_config())
     with pytest.raises(CheckpointError, match="--stage finetune"):
         pipeline.evaluate(tiny_config())
-    with pytest.raises(ConfigError, match="stage 'align'"):
-        pipeline.run(tiny_config(), "align")
+    with pytest.raises(ConfigError, match="stage 'tune'"):
+        pipeline.run(tiny_config(), "tune")
 
 
 def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.encoding import TextStore, build_store, load_encoder
+from recbole_lsvcr.encoding.encoders import TextEncoder
 from recbole_lsvcr.errors import StoreError
 
 
@@ -65,8 +66,10 @@ def store_folder(config: Any) -> Path:
     return Path(config["checkpoint_dir"]) / "text_store" / f"{config['dataset']}-{name}-{config['text_transform']}"
 
 
-def ensure_store(config: Any, joint: JointData) -> TextStore:
+def ensure_store(config: Any, joint: JointData, encoder: TextEncoder | None = None) -> TextStore:
     """Open the run's text store, encoding every text an instance can show first if it is not complete.
+
+    `encoder`: what encodes; None: what the configuration names (`text_encoder`).
 
     Raises:
         StoreError: the store is of another data set, encoder or transform; the encoder cannot be loaded or does not
@@ -74,7 +77,7 @@ def ensure_store(config: Any, joint: JointData) -> TextStore:
     """
     tables = joint.tables
     items, comments = joint.reachable(("video",))
-    encoder = load_encoder(
+    encoder = encoder or load_encoder(
         config["text_encoder"],
         pooling=config["text_pooling"],
         max_tokens=config["text_max_tokens"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,109 @@ FINGERPRINTED = (
 )
 
 
+@dataclass(frozen=True)
+class ModelSource:
+    """A Hugging Face model to load, and how messages speak of it.
+
+    Attributes:
+        source: its folder or hub name. name: what the user called it.
+        kind: what it is to be. others: what could be given instead. install: what to do without `transformers`.
+    """
+
+    source: str
+    name: str
+    kind: str = "the text encoder"
+    others: str = ", minilm or hashing"
+    install: str = "install it, or use the encoder hashing"
+
+    def folder(self) -> Path:
+        """The folder of the model: the user's own, or the one where the hub's client keeps it.
+
+        Raises:
+            StoreError: there is none.
+        """
+        folder = Path(self.source).expanduser()
+        looks_local = folder.is_absolute() or self.source.startswith((".", "~")) or self.source.count("/") > 1
+        if not folder.exists() and looks_local:
+            raise StoreError(
+                f"{self.kind} {self.source} is a folder that does not exist; "
+                f"give a Hugging Face model folder or name{self.others}"
+            )
+        if folder.exists():
+            if not (folder / "config.json").is_file():
+                adapter = (
+                    " (it is a LoRA adapter: merge it into its base model first)"
+                    if (folder / "adapter_config.json").is_file()
+                    else ""
+                )
+                raise StoreError(
+                    f"{self.kind} {self.source} has no config.json{adapter}; give a folder written by save_pretrained"
+                )
+            return folder
+        try:
+            from transformers.utils import cached_file
+
+            logger.info(f"Looking for {self.kind} {self.name} in the local Hugging Face cache and on the hub")
+            return Path(str(cached_file(self.source, "config.json"))).parent
+        except CAUSES as error:
+            raise self.unusable(error) from error
+
+    def tokenizer(self, trust_remote_code: bool) -> Any:
+        """The model's tokenizer.
+
+        Raises:
+            StoreError: it has none, or one that cannot be loaded.
+        """
+        try:
+            from transformers import AutoTokenizer, PreTrainedTokenizerFast
+            from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+            # For some architectures AutoTokenizer takes the family's own tokenizer, with more tokens and other rules,
+            # even where the folder says that it holds another one.
+            stated = get_tokenizer_config(self.source).get("tokenizer_class")
+            loader: Any = PreTrainedTokenizerFast if stated == PreTrainedTokenizerFast.__name__ else AutoTokenizer
+            tokenizer = loader.from_pretrained(self.source, trust_remote_code=trust_remote_code)
+        except CAUSES as error:
+            raise self.unusable(
+                error, "its tokenizer cannot be loaded; save it beside the model with tokenizer.save_pretrained"
+            ) from error
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise StoreError(
+                f"{self.kind} {self.name} has no tokenizer files; "
+                "save the tokenizer beside the model with tokenizer.save_pretrained"
+            )
+        return tokenizer
+
+    def check_weights(self, model: Any, missing: Iterable[str]) -> None:
+        """Raise StoreError for weights of `model` that its files lack: they would stay random."""
+        lacking = sorted(missing)
+        if lacking:
+            raise StoreError(
+                f"the weights of {self.name} lack {len(lacking)} tensors of {type(model).__name__} ({lacking[0]}, …): "
+                "they are another model's, or cut short; save the model again"
+            )
+
+    def unusable(self, error: BaseException, reason: str = "") -> StoreError:
+        """One message for what `transformers` says in many."""
+        text = str(error)
+        first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+        if isinstance(error, ImportError) and "transformers" in text and "No module" in text:
+            return StoreError(f"{self.kind} {self.name} needs the package transformers; {self.install}")
+        if "trust_remote_code" in text:
+            return StoreError(
+                f"{self.kind} {self.name} brings its own Python code; read it, and set trust_remote_code: true to run "
+                "it"
+            )
+        if "connect" in text or "offline" in text.lower():
+            reason = (
+                "it is no folder here, not in the local Hugging Face cache, and the hub cannot be reached; "
+                f"give a model folder{self.others}"
+            )
+        if not reason:
+            reason, first = first.rstrip("."), f"give a whole folder written by save_pretrained{self.others}"
+        return StoreError(f"{self.kind} {self.name} cannot be loaded: {reason} ({first})")
+
+
 def load_pretrained(
     source: str | os.PathLike[str],
     *,
@@ -53,21 +157,16 @@ def load_pretrained(
     Raises:
         ConfigError: an argument that is not accepted. StoreError: a model that cannot be had or used, and why.
     """
-    name = name or str(source)
-    where = _device(device)
-    if precision != "auto" and precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}; accepted: auto, {', '.join(PRECISIONS)}")
-    half = where.type == "cuda" and torch.cuda.is_bf16_supported()
-    dtype = PRECISIONS.get(precision, torch.bfloat16 if half else torch.float32)
-    source = str(source)
-    folder = _folder(source, name)
-    with _quiet_transformers():
-        tokenizer = _load_tokenizer(source, name, trust_remote_code)
-        model = _load_model(source, name, dtype, trust_remote_code)
+    wanted = ModelSource(str(source), name or str(source))
+    where, dtype = placement(device, precision)
+    folder = wanted.folder()
+    with quiet_transformers():
+        tokenizer = wanted.tokenizer(trust_remote_code)
+        model = _load_model(wanted, dtype, trust_remote_code)
     return LanguageModelEncoder(
         model.to(where),
         tokenizer,
-        name=name,
+        name=wanted.name,
         fingerprint=fingerprint(folder),
         pooling=pooling,
         max_tokens=max_tokens,
@@ -85,109 +184,44 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _device(device: str) -> torch.device:
+def placement(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Where a model goes and in which numbers, from the words of the configuration (see `load_pretrained`).
+
+    Raises:
+        ConfigError: a word that is not accepted, or a GPU that is not there.
+    """
     try:
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
         raise ConfigError(f"device is {device!r}; accepted: auto, cpu, cuda, cuda:0, …") from error
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {device!r}, but this PyTorch sees no GPU; use cpu")
-    return where
+    if precision != "auto" and precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; accepted: auto, {', '.join(PRECISIONS)}")
+    half = where.type == "cuda" and torch.cuda.is_bf16_supported()
+    return where, PRECISIONS.get(precision, torch.bfloat16 if half else torch.float32)
 
 
-def _folder(source: str, name: str) -> Path:
-    """The folder of a model: the user's own, or the one where the hub's client keeps it."""
-    folder = Path(source).expanduser()
-    looks_local = folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
-    if not folder.exists() and looks_local:
-        raise StoreError(
-            f"the text encoder {source} is a folder that does not exist; "
-            "give a Hugging Face model folder or name, minilm or hashing"
-        )
-    if folder.exists():
-        if not (folder / "config.json").is_file():
-            adapter = (
-                " (it is a LoRA adapter: merge it into its base model first)"
-                if (folder / "adapter_config.json").is_file()
-                else ""
-            )
-            raise StoreError(
-                f"the text encoder {source} has no config.json{adapter}; give a folder written by save_pretrained"
-            )
-        return folder
-    from transformers.utils import cached_file
-
-    logger.info(f"Looking for the text encoder {name} in the local Hugging Face cache and on the hub")
-    try:
-        return Path(str(cached_file(source, "config.json"))).parent
-    except CAUSES as error:
-        raise _unusable(name, error) from error
-
-
-def _load_tokenizer(source: str, name: str, trust_remote_code: bool) -> Any:
-    try:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except CAUSES as error:
-        raise _unusable(
-            name, error, "its tokenizer cannot be loaded; save it beside the model with tokenizer.save_pretrained"
-        ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise StoreError(
-            f"the text encoder {name} has no tokenizer files; "
-            "save the tokenizer beside the model with tokenizer.save_pretrained"
-        )
-    return tokenizer
-
-
-def _load_model(source: str, name: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def _load_model(wanted: ModelSource, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     try:
         from safetensors import SafetensorError
         from transformers import AutoModel
 
         model, info = AutoModel.from_pretrained(
-            source, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            wanted.source, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (*CAUSES, SafetensorError) as error:
-        raise _unusable(name, error) from error
-    # A base model read from a checkpoint without a pooler is as meant; anything else missing would stay random.
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise StoreError(
-            f"the weights of {name} lack {len(missing)} tensors of {type(model).__name__} ({missing[0]}, …): "
-            "they are another model's, or cut short; save the model again"
-        )
+        raise wanted.unusable(error) from error
+    # A base model read from a checkpoint without a pooler is as meant.
+    wanted.check_weights(model, [key for key in info["missing_keys"] if "pooler" not in key])
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     model.config.use_cache = False
     return model.requires_grad_(False).eval()
 
 
-def _unusable(name: str, error: BaseException, reason: str = "") -> StoreError:
-    """One message for what `transformers` says in many."""
-    text = str(error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    if isinstance(error, ImportError) and "transformers" in text and "No module" in text:
-        return StoreError(
-            f"the text encoder {name} needs the package transformers; install it, or use the encoder hashing"
-        )
-    if "trust_remote_code" in text:
-        return StoreError(
-            f"the text encoder {name} brings its own Python code; read it, and set trust_remote_code: true to run it"
-        )
-    if "connect" in text or "offline" in text.lower():
-        reason = (
-            "it is no folder here, not in the local Hugging Face cache, and the hub cannot be reached; "
-            "give a model folder, minilm or hashing"
-        )
-    if not reason:
-        reason, first = first.rstrip("."), "give a whole folder written by save_pretrained, minilm or hashing"
-    return StoreError(f"the text encoder {name} cannot be loaded: {reason} ({first})")
-
-
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without the loading reports and bars of `transformers`: what matters in them is checked here."""
     from transformers.utils import logging as hf_logging
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,24 @@ class LSVCR(SequentialRecommender):
     input_type = InputType.POINTWISE
     reads_text = True
     reads_comments = True
+    aligns = True
+
+    @staticmethod
+    def sr_config(config: Any, max_positions: int) -> SRConfig:
+        """The SR model's sizes as the configuration names them, without ids and for text of width `text_size`."""
+        return SRConfig(
+            hidden_size=config["hidden_size"],
+            text_size=config["text_size"],
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            inner_size=config["inner_size"],
+            hidden_dropout_prob=config["hidden_dropout_prob"],
+            attn_dropout_prob=config["attn_dropout_prob"],
+            hidden_act=config["hidden_act"],
+            layer_norm_eps=config["layer_norm_eps"],
+            initializer_range=config["initializer_range"],
+            max_positions=max_positions,
+        )
 
     def __init__(self, config: Any, dataset: JointDataset) -> None:
         super().__init__(config, dataset)
@@ -35,25 +54,10 @@ class LSVCR(SequentialRecommender):
                 "(run_recbole and run_lsvcr.py do)"
             )
         self.texts = dataset.texts
-        text_size = config["text_size"]
         use_id = bool(config["use_id"])
-        self.sr = SRModel(
-            SRConfig(
-                hidden_size=config["hidden_size"],
-                text_size=text_size,
-                encoder_size=None if self.texts.aligned else self.texts.size,
-                n_layers=config["n_layers"],
-                n_heads=config["n_heads"],
-                inner_size=config["inner_size"],
-                hidden_dropout_prob=config["hidden_dropout_prob"],
-                attn_dropout_prob=config["attn_dropout_prob"],
-                hidden_act=config["hidden_act"],
-                layer_norm_eps=config["layer_norm_eps"],
-                initializer_range=config["initializer_range"],
-                max_positions=max(dataset.joint.max_videos, dataset.joint.max_records),
-                n_items=self.n_items if use_id else None,
-            )
-        )
+        sizes = self.sr_config(config, max(dataset.joint.max_videos, dataset.joint.max_records))
+        encoder_size = None if self.texts.aligned else self.texts.size
+        self.sr = SRModel(replace(sizes, encoder_size=encoder_size, n_items=self.n_items if use_id else None))
         if use_id:
             self.sr.seen.copy_(torch.from_numpy(dataset.seen_items))
         self.objective = VideoObjective(

@@ -1,0 +1,346 @@
+"""The stage `align`: from a joint data set and settings to a folder with the aligned language model and SR weights.
+
+Runs on a machine without RecBole: everything it needs is a data set folder and an `AlignmentConfig`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+
+from dataset_tools.files import sha256_file, write_json
+from recbole_lsvcr.alignment.checkpoint import MANIFEST, load_alignment, read_description
+from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
+from recbole_lsvcr.alignment.config import AlignmentConfig
+from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
+from recbole_lsvcr.alignment.instances import AlignmentInstances
+from recbole_lsvcr.alignment.load import LoadedLM, add_lora, base_model, load_causal_lm
+from recbole_lsvcr.alignment.pair import AlignedPair
+from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
+from recbole_lsvcr.alignment.trainer import AlignmentTrainer
+from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.data.splits import VALID
+from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
+from recbole_lsvcr.errors import CheckpointError, LSVCRError
+from recbole_lsvcr.model.layers import TextMLP
+from recbole_lsvcr.model.sr import SRConfig, SRModel
+
+logger = logging.getLogger()
+
+ALIGNED = "aligned"  # the result, within the output folder
+CORPUS_LM = "language_model"
+HEALTH = "health.json"
+# What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
+_FREE = {"log_steps", "save_steps", "eval_instances", "text_batch_tokens", "cached_rows", "gradient_checkpointing"}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the reports of transformers and peft: ours say what matters."""
+    from transformers.utils import logging as hf_logging
+
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            # PEFT and the trainer ask by a name that transformers has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+
+
+@dataclass(frozen=True)
+class AlignmentJob:
+    """One alignment: what is aligned, how, and where to.
+
+    Attributes:
+        data: the joint data set. config: the settings. sr: the SR model's sizes; `encoder_size` and `n_items` are set
+        here. folder: of everything the stage writes. seed: of all randomness. device: `cpu`, `cuda`, `auto`.
+    """
+
+    data: JointData
+    config: AlignmentConfig
+    sr: SRConfig
+    folder: Path
+    seed: int = 2026
+    device: str = "auto"
+
+    @property
+    def result(self) -> Path:
+        """The folder of the finished alignment."""
+        return self.folder / ALIGNED
+
+    def identity(self, lm: LoadedLM) -> dict[str, Any]:
+        """The description of a checkpoint: what a run that continues it must have in common with it."""
+        kept = {key: value for key, value in self.config.described().items() if key not in _FREE}
+        return {
+            "base_model": self.config.llm,
+            "base_fingerprint": lm.fingerprint,
+            "data": self.data.tables.fingerprint,
+            "split": str(self.data.split),
+            "seed": self.seed,
+            "settings": kept,
+            "sr": {key: value for key, value in vars(self.sr).items() if key not in ("encoder_size", "n_items")},
+        }
+
+    def language_model(self) -> LoadedLM:
+        """The language model of the settings; `corpus` is trained first, unless it is there already."""
+        config = self.config
+        source = config.llm
+        if source == "corpus":
+            source = str(self.folder / CORPUS_LM)
+            settings = CorpusLMConfig(minutes=config.corpus_minutes, steps=config.corpus_steps, seed=self.seed)
+            report = train_corpus_lm(self.data, source, settings)
+            logger.info(
+                "language model: %s parameters, perplexity %s on held-out texts (%s untrained), %s tokens/s",
+                f"{report['parameters']:,}",
+                report["perplexity"]["after"],
+                report["perplexity"]["before"],
+                f"{report['tokens_per_second']:,}",
+            )
+        return load_causal_lm(
+            source,
+            name=config.llm,
+            device=self.device,
+            precision=config.precision,
+            quantization=config.quantization,
+            trust_remote_code=config.trust_remote_code,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+
+
+@_quiet()
+def align(job: AlignmentJob) -> dict[str, Any]:
+    """Align, or continue aligning; the result lies in `job.result`. Returns the health figures on held-out instances.
+
+    Raises:
+        ConfigError, DataError, StoreError: settings, data or a language model that cannot be used.
+        CheckpointError: the folder holds an alignment with other settings. AlignmentError: a loss that is not finite.
+    """
+    lm = job.language_model()
+    identity = job.identity(lm)
+    if (job.result / MANIFEST).exists():
+        _refuse_other(job.result, identity)
+        logger.info("alignment in %s is finished", job.result)
+        return dict(read_description(job.result).get("health", {}))
+    torch.manual_seed(job.seed)
+    config = job.config
+    lora = add_lora(
+        lm.model, r=config.lora_r, alpha=config.lora_alpha, dropout=config.lora_dropout, targets=config.lora_targets
+    )
+    lm = replace(lm, model=lora)
+    sr = SRModel(replace(job.sr, encoder_size=lm.hidden_size, n_items=None)).to(next(lora.parameters()).device)
+    pair = AlignedPair(
+        lm,
+        sr,
+        config.objective(),
+        short_text_tokens=config.short_text_tokens,
+        batch_tokens=config.text_batch_tokens or None,
+        short_text_grad=config.short_text_grad,
+        random_positions=config.random_positions,
+    ).to(next(lora.parameters()).device)
+    training = AlignmentInstances(job.data, seed=job.seed)
+    instructions = Instructions(
+        lm.tokenizer,
+        PromptFamily.load(config.prompts),
+        context=lm.context,
+        max_tokens=config.instruction_tokens,
+        max_target_tokens=config.target_tokens,
+        chat_template=config.chat_template,
+    )
+    collate = _collator(job, training, instructions)
+    _say(job, pair, training)
+    trainer = AlignmentTrainer(
+        pair,
+        _arguments(job),
+        order=training.order,
+        rows=len(training),
+        collate=collate,
+        held_out=_held_out(job, instructions),
+        cached_rows=config.cached_rows,
+        describe=lambda rows: _describe(training, rows),
+        identity=identity,
+        callbacks=[_Log()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.continue_training()
+    health = trainer.health() if trainer.held_out else {}
+    if trainer.args.should_save:
+        trainer.identity["health"] = health
+        trainer.save_pair(job.result)
+        write_json(job.folder / HEALTH, {"health": health, "log": trainer.state.log_history})
+        shutil.rmtree(trainer.folder, ignore_errors=True)
+    logger.info("held out: %s", _figures(health))
+    return health
+
+
+@_quiet()
+def aligned_encoder(job: AlignmentJob, *, batch_tokens: int | None = None) -> LanguageModelEncoder:
+    """The aligned language model and `text_mlp` as a text encoder: vectors of `text_size` numbers for the store.
+
+    Raises:
+        CheckpointError: the alignment is not there, or belongs to other settings.
+    """
+    if not (job.result / MANIFEST).exists():
+        raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
+    lm = job.language_model()
+    _refuse_other(job.result, job.identity(lm))
+    found = load_alignment(job.result, lm.model, name=lm.name, fingerprint=lm.fingerprint)
+    mlp = TextMLP(encoder_size=lm.hidden_size, text_size=job.sr.text_size)
+    prefix = "sr.text_mlp."
+    mlp.load_state_dict({n.removeprefix(prefix): v for n, v in found.pair_state.items() if n.startswith(prefix)})
+    parts = "".join(sha256_file(path) for path in sorted(job.result.glob("*.safetensors")))
+    return LanguageModelEncoder(
+        base_model(found.model),
+        lm.tokenizer,
+        name=f"aligned {job.config.llm}",
+        fingerprint=hashlib.sha256((lm.fingerprint + parts).encode()).hexdigest(),
+        max_tokens=512,
+        batch_tokens=batch_tokens,
+        head=_frozen(mlp, lm),
+    )
+
+
+def _frozen(mlp: TextMLP, lm: LoadedLM) -> nn.Module:
+    return mlp.to(next(lm.model.parameters()).device).requires_grad_(False).eval()
+
+
+def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
+    found = read_description(folder)
+    differing = []
+    for key, value in identity.items():
+        there = found.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            differing += [f"{k} {there.get(k)!r} there, {v!r} here" for k, v in value.items() if there.get(k) != v]
+        elif there != value:
+            differing.append(f"{key} {there!r} there, {value!r} here")
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds an alignment made otherwise ({'; '.join(differing[:5])}); use another --output, or remove "
+            "the folder"
+        )
+
+
+def _arguments(job: AlignmentJob) -> TrainingArguments:
+    config = job.config
+    half = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(job.device))
+    return TrainingArguments(
+        output_dir=str(job.folder / "training"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        warmup_steps=max(round(config.warmup * config.steps), 1) if config.warmup else 0,
+        lr_scheduler_type="linear",
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=half,
+        fp16=config.precision == "float16",
+        use_cpu=job.device == "cpu",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        save_steps=min(config.save_steps, config.steps),
+        report_to=["tensorboard"] if _installed_tensorboard() else [],
+        disable_tqdm=True,
+        seed=job.seed,
+        remove_unused_columns=False,
+        dataloader_pin_memory=job.device != "cpu" and torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _has_bfloat16(device: str) -> bool:
+    return device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def _installed_tensorboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tensorboard") is not None
+
+
+def _collator(job: AlignmentJob, instances: AlignmentInstances, instructions: Instructions) -> AlignmentCollator:
+    config = job.config
+    return AlignmentCollator(
+        instances,
+        instructions,
+        diversify=config.diversification(),
+        max_history=min(config.max_history, job.sr.max_positions),
+        instruction_history=config.instruction_history,
+        seed=job.seed,
+    )
+
+
+def _held_out(job: AlignmentJob, instructions: Instructions) -> list[AlignmentBatch]:
+    """Batches of validation instances, the same in every run; as large as a training batch, but at most 64."""
+    wanted = job.config.eval_instances
+    if not wanted:
+        return []
+    try:
+        instances = AlignmentInstances(job.data, phase=VALID, seed=job.seed)
+    except LSVCRError:
+        logger.warning("no validation instance: no held-out figures")
+        return []
+    collate = _collator(job, instances, instructions)
+    rows = instances.order(0)[:wanted]
+    size = min(64, len(rows))
+    whole = rows[: len(rows) - len(rows) % size]
+    return [collate(part, 0) for part in np.split(whole, len(whole) // size)]
+
+
+def _describe(instances: AlignmentInstances, rows: np.ndarray) -> str:
+    """Instances in words: the first users and videos of a batch."""
+    inputs = instances.inputs(rows[:3], 1)
+    tables = instances.data.tables
+    shown = [
+        f"{'video' if is_video else 'comment'} instance of user {tables.users[int(user)]!r}, video "
+        f"{tables.items[int(item)]!r}"
+        for is_video, user, item in zip(inputs.is_video, inputs.user, inputs.item, strict=True)
+    ]
+    return f"{len(rows)} instances, first {'; '.join(shown)}"
+
+
+def _say(job: AlignmentJob, pair: AlignedPair, training: AlignmentInstances) -> None:
+    trained = sum(weight.numel() for weight in pair.parameters() if weight.requires_grad)
+    every = sum(weight.numel() for weight in pair.parameters())
+    config = job.config
+    logger.info(
+        "Aligning with %s: %s of %s parameters trained; %s training instances; %s steps of %s x %s",
+        config.llm,
+        f"{trained:,}",
+        f"{every:,}",
+        f"{len(training):,}",
+        f"{config.steps:,}",
+        config.accumulation,
+        config.batch_size,
+    )
+
+
+class _Log(TrainerCallback):
+    """What the trainer logs, on one line of our log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            shown = {key: logs[key] for key in _SHOWN if key in logs}
+            logger.info("step %s/%s  %s", state.global_step, state.max_steps, _figures(shown))
+
+
+_SHOWN = ("loss", "lm", "sr", "ssc", "vcc", "retrieval", "vcc_accuracy", "cosine_own", "cosine_others", "grad_norm")
+
+
+def _figures(values: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {float(value):.3f}" for name, value in values.items())

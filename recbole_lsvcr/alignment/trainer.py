@@ -1,0 +1,290 @@
+"""`AlignmentTrainer`: Hugging Face's trainer around the aligned pair, with batches that can be made again.
+
+Data-parallel training, FSDP, DeepSpeed, accumulation, precision and TensorBoard are its own. What is added: every batch
+and every random draw is a function of (seed, step), so that a killed run continues exactly; the cached-gradient step;
+losses logged apart; checkpoints that appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate.utils import DistributedType
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainingArguments
+
+from dataset_tools.files import write_json
+from recbole_lsvcr.alignment.cached import average_gradients, cached_backward
+from recbole_lsvcr.alignment.checkpoint import load_alignment, save_alignment
+from recbole_lsvcr.alignment.collate import AlignmentBatch
+from recbole_lsvcr.alignment.losses import average_over_processes, processes
+from recbole_lsvcr.alignment.pair import AlignedPair, AlignmentLosses
+from recbole_lsvcr.errors import AlignmentError, ConfigError
+
+logger = logging.getLogger()
+
+WEIGHTS = "alignment"  # folder within a checkpoint
+WHOLE = "whole.json"  # written last: a checkpoint without it was cut short
+PREFIX = "checkpoint-"
+Collate = Callable[[np.ndarray, int], AlignmentBatch]
+
+
+class Draws(Dataset[tuple[int, int, int]]):
+    """The instances of a whole run, in their order: item k is (k, epoch, row), each epoch shuffled anew.
+
+    An epoch ends with the last step it fills, so that no batch holds instances of two epochs (fewer rows than a step
+    has: a step holds whole epochs and the start of another).
+    """
+
+    def __init__(self, order: Callable[[int], np.ndarray], rows: int, steps: int, a_step: int) -> None:
+        """`order(epoch)` int64[rows]; `a_step`: instances of an optimiser step, all processes together."""
+        self.order, self.length = order, steps * a_step
+        self.rows = rows - rows % a_step or rows
+        self._known: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, k: int) -> tuple[int, int, int]:
+        epoch, place = divmod(k, self.rows)
+        if self._known[0] != epoch:
+            self._known = (epoch, self.order(epoch))
+        return k, epoch, int(self._known[1][place])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one process sees of a batch."""
+
+    batch: AlignmentBatch
+    rows: np.ndarray  # int64 [B], instances
+    draw: int  # number of the batch in the run, the same on every process
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Step:
+        """The same on another device."""
+        return Step(self.batch.to(device, non_blocking=non_blocking), self.rows, self.draw)
+
+
+@dataclass(frozen=True)
+class StepCollator:
+    """Items of `Draws` -> `Step`; an instance's draws depend on the epoch, not on its batch or process."""
+
+    collate: Collate
+    a_batch: int  # instances, all processes together
+
+    def __call__(self, items: Sequence[tuple[int, int, int]]) -> Step:
+        first, epoch, _ = items[0]
+        rows = np.array([row for _, _, row in items], np.int64)
+        return Step(self.collate(rows, epoch), rows, first // self.a_batch)
+
+
+class AlignmentTrainer(Trainer):
+    """Trains an `AlignedPair` for `args.max_steps` steps.
+
+    Args:
+        pair: the model. arguments: Hugging Face's; `max_steps`, batch size, accumulation, precision and so on.
+        order, rows: of the training instances (`Draws`). collate: `(rows, seed) -> AlignmentBatch`.
+        held_out: batches for the health figures at the end and whenever a checkpoint is written.
+        cached_rows: instructions in memory at a time in the cached-gradient step; 0: the plain step.
+        describe: rows of instances in words, for the message when a loss is not finite.
+        identity: the description of checkpoints: `base_model`, `base_fingerprint`, and all that a run which continues
+        one must have in common with it.
+
+    Raises:
+        ConfigError: the cached-gradient step under FSDP or DeepSpeed.
+        AlignmentError: a loss that is not finite; the last checkpoint stays.
+    """
+
+    def __init__(
+        self,
+        pair: AlignedPair,
+        arguments: TrainingArguments,
+        *,
+        order: Callable[[int], np.ndarray],
+        rows: int,
+        collate: Collate,
+        held_out: Sequence[AlignmentBatch] = (),
+        cached_rows: int = 0,
+        describe: Callable[[np.ndarray], str] = str,
+        identity: Mapping[str, Any],
+        callbacks: list[Any] | None = None,
+    ) -> None:
+        a_batch = arguments.per_device_train_batch_size * arguments.world_size
+        super().__init__(
+            model=pair,
+            args=arguments,
+            train_dataset=Draws(order, rows, arguments.max_steps, a_batch * arguments.gradient_accumulation_steps),
+            data_collator=StepCollator(collate, a_batch),  # type: ignore[arg-type]  # batches are no dictionaries
+            callbacks=callbacks,
+        )
+        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        if cached_rows and self.accelerator.distributed_type in sharded:
+            raise ConfigError(
+                f"cached_rows={cached_rows} does not work under {self.accelerator.distributed_type.value}, which moves "
+                "weights and gradients by itself: set cached_rows to 0, or train with plain data parallelism (DDP)"
+            )
+        self.held_out, self.cached_rows, self.describe = held_out, cached_rows, describe
+        self.identity = dict(identity)
+        self.model_accepts_loss_kwargs = False  # the losses are means already: accumulation divides them
+        self._sums: dict[str, torch.Tensor] = {}
+        self._summed = 0
+
+    # ---- batches ----------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # the order is in the data set
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        return data_collator
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
+        return None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: a step runs several passes of different sizes."""
+        return 0
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs.to(self.args.device)
+
+    # ---- a step -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one batch; returns its loss divided by the accumulation steps."""
+        model.train()
+        step = self._prepare_inputs(inputs)
+        seed = (self.args.seed * 1_000_003 + step.draw) * processes() + self.args.process_index
+        share = 1.0 / self.current_gradient_accumulation_steps
+        if self.cached_rows:
+            pair = self.unwrapped
+            losses = cached_backward(
+                pair,
+                step.batch,
+                draw=step.draw,
+                seed=seed,
+                rows_at_once=self.cached_rows,
+                scale=share,
+                precision=self.compute_loss_context_manager,
+            )
+            self._check(losses, step)
+            average_gradients(pair)
+        else:
+            torch.manual_seed(seed % 2**63)
+            with self.compute_loss_context_manager():
+                losses = model(step.batch, draw=step.draw)
+            self._check(losses, step)
+            self.accelerator.backward(losses.total * share)
+        self._note(losses)
+        return losses.total.detach() * share
+
+    def _check(self, losses: AlignmentLosses, step: Step) -> None:
+        if not bool(torch.isfinite(losses.total)):
+            parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.parts.items())
+            raise AlignmentError(
+                f"the alignment loss is {losses.total.item()} at step {self.state.global_step} ({parts}); the batch "
+                f"holds {self.describe(step.rows)}. Training has stopped and the last checkpoint is kept; give a lower "
+                "learning_rate, or another precision, and run the same command again"
+            )
+
+    # ---- what is logged ---------------------------------------------------------------------------------------------
+
+    def _note(self, losses: AlignmentLosses) -> None:
+        for name, value in {**losses.parts, **losses.health}.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+        self._summed += 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds each loss apart and the health figures, averaged since the last time and over the processes."""
+        if "loss" in logs and self._summed:
+            means = {name: average_over_processes(total / self._summed) for name, total in self._sums.items()}
+            logs = {**logs, **{name: round(float(value), 5) for name, value in means.items()}}
+            self._sums, self._summed = {}, 0
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def health(self) -> dict[str, float]:
+        """Losses, health figures and `perplexity` on the held-out batches, each in evaluation mode."""
+        pair = self.unwrapped
+        training = pair.training
+        pair.eval()
+        sums: dict[str, float] = {}
+        for batch in self.held_out:
+            with self.compute_loss_context_manager():
+                losses = pair(batch.to(self.args.device))
+            for name, value in {**losses.parts, **losses.health}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        pair.train(training)
+        means = {name: value / len(self.held_out) for name, value in sums.items()}
+        if "lm" in means:
+            means["perplexity"] = math.exp(min(means["lm"], 80.0))
+        return {name: round(value, 5) for name, value in means.items()}
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and events go."""
+        return Path(str(self.args.output_dir))
+
+    @property
+    def unwrapped(self) -> AlignedPair:
+        """The pair without what data-parallel training put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            self.save_pair(Path(output_dir or self.folder) / WEIGHTS)
+
+    def save_pair(self, folder: Path) -> None:
+        """Write adapter, SR model and `contrast_adapter` as a checkpoint of `alignment.checkpoint`."""
+        pair = self.unwrapped
+        save_alignment(folder, pair_state=pair.small_state(), peft_model=pair.llm, description=self.identity)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        pair = self.unwrapped
+        found = load_alignment(
+            Path(resume_from_checkpoint) / WEIGHTS,
+            pair.llm,
+            name=self.identity["base_model"],
+            fingerprint=self.identity["base_fingerprint"],
+            pair_shapes=pair.small_state(),
+            expect=self.identity,
+        )
+        pair.load_small_state(found.pair_state)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if processes() > 1:
+            dist.barrier()  # each process has written its random state
+        if self.args.should_save:
+            folder = self.folder / f"{PREFIX}{self.state.global_step}"
+            write_json(folder / WHOLE, {"step": self.state.global_step})
+            for other in checkpoints(self.folder):
+                if other != folder:
+                    shutil.rmtree(other)
+
+    def continue_training(self) -> None:
+        """Train from the last whole checkpoint of the output folder, or from the start."""
+        folder = self.folder
+        for cut_short in sorted(folder.glob(f"{PREFIX}*")):
+            if self.args.should_save and not (cut_short / WHOLE).exists():
+                shutil.rmtree(cut_short)
+        found = checkpoints(folder)
+        if found:
+            logger.info(f"continuing alignment after step {found[-1].name.removeprefix(PREFIX)}")
+        self.train(resume_from_checkpoint=str(found[-1]) if found else None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if (path / WHOLE).exists()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))

@@ -1,0 +1,711 @@
+"""The data of alignment: both sides of a history, instances of both tasks, batches with every text once."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from factories import DAY, START, make_tables
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joint_reference import popular_of
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator, joined_tokens
+from recbole_lsvcr.alignment.diversify import (
+    DiversifyConfig,
+    Draws,
+    Use,
+    chosen_records,
+    chosen_videos,
+    record_sides,
+    video_sides,
+)
+from recbole_lsvcr.alignment.instances import AlignmentInstances, Inputs
+from recbole_lsvcr.alignment.prompts import InstructionInput, Instructions, PromptFamily
+from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.data.splits import Split
+from recbole_lsvcr.data.tables import Tables
+from recbole_lsvcr.errors import ConfigError, DataError
+
+SPLIT = Split("time", valid_start=START + 9 * DAY, test_start=START + 11 * DAY)
+ALWAYS = DiversifyConfig(video_instance=1, video_step=1, record_instance=1, record_step=1)
+NEVER = DiversifyConfig(videos=False, records=False)
+
+
+class Words:
+    """The tokenizer's side without one: a token per instance, and the instruction inputs kept for the tests."""
+
+    tokenizer = SimpleNamespace(pad_token_id=None, eos_token_id=0)
+
+    def instruction(self, inputs: Sequence[InstructionInput]) -> list[list[int]]:
+        self.inputs = list(inputs)
+        return [[7] for _ in inputs]
+
+    def target(self, texts: Sequence[str]) -> list[list[int]]:
+        self.targets = list(texts)
+        return [[8, 0] for _ in texts]
+
+
+@lru_cache
+def small_data(comments: int = 80) -> JointData:
+    """Few videos with many comments each: records of several comments, popular comments to choose from."""
+    tables = make_tables(3, videos=8, comments=comments, interactions=200, comment_interactions=260, days=12.0)
+    return JointData(tables, split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
+
+
+def collator_of(data: JointData, **options: Any) -> tuple[AlignmentCollator, Words]:
+    words = Words()
+    instances = AlignmentInstances(data, **{k: options.pop(k) for k in ("tasks", "phase") if k in options})
+    return AlignmentCollator(instances, words, **{"max_history": 6, **options}), words  # type: ignore[arg-type]
+
+
+def comment_id(text: str) -> int:
+    """The id of a comment that `make_tables` named: `text of c12` has id 13."""
+    return int(text.removeprefix("text of c")) + 1 if text else 0
+
+
+@dataclasses.dataclass
+class Step:
+    """A step of a history as both sides see it: ids of comments."""
+
+    row: int
+    item: int
+    llm: list[int]
+    sr: list[int]
+    real: list[int]  # of a record, all of them
+
+
+def steps_of(collator: AlignmentCollator, words: Words, batch: AlignmentBatch, inputs: Inputs) -> tuple[list, list]:
+    """Video and record steps of a batch, read back from its texts."""
+    text = ["", *batch.texts]
+    videos, records = [], []
+    for b, instruction in enumerate(words.inputs):
+        assert len(instruction.videos) == inputs.video_len[b] and len(instruction.records) == inputs.record_len[b]
+        for i, entry in enumerate(instruction.videos):
+            llm = [comment_id(t) for t in entry.comments]
+            sr = [comment_id(text[u]) for u in batch.video_comments[b, i : i + 1] if u]
+            videos.append(Step(b, int(inputs.video_items[b, i]), llm, sr, []))
+        for j, entry in enumerate(instruction.records):
+            llm = [comment_id(t) for t in entry.comments]
+            sr = [comment_id(text[u]) for u in batch.record_comments[b, j] if u]
+            real = [c for c in inputs.record_comments[b, j].tolist() if c]
+            records.append(Step(b, int(inputs.record_items[b, j]), llm, sr, real))
+    return videos, records
+
+
+def read(data: JointData, config: DiversifyConfig, step_seed: int = 0, **options: Any) -> tuple[Inputs, list, list]:
+    collator, words = collator_of(data, diversify=config, **options)
+    rows = np.arange(len(collator.instances))
+    batch, inputs = collator(rows, step_seed), collator.instances.inputs(rows, collator.max_history)
+    return inputs, *steps_of(collator, words, batch, inputs)
+
+
+def reference_popular(data: JointData, inputs: Inputs, step: Step) -> list[int]:
+    b = step.row
+    counted = data.tables.cinter_time < SPLIT.valid_start
+    query = int(inputs.user[b]), step.item, float(inputs.time[b]), inputs.positives[b].tolist()
+    return popular_of(data.tables, counted, *query)
+
+
+# The two sides, from ids ---------------------------------------------------------------------------------------------
+
+
+def test_without_diversification_both_sides_see_the_same():
+    _, videos, records = read(small_data(), NEVER)
+    assert videos and records and any(len(s.real) > 3 for s in records)
+    for step in videos:
+        assert step.llm == step.sr
+    for step in records:
+        assert step.llm == step.sr and len(step.llm) == min(len(step.real), 3)
+        assert [c for c in step.real if c in step.llm] == step.llm, "in the record's own order"
+
+
+@pytest.mark.parametrize("config", [ALWAYS, DiversifyConfig(), NEVER], ids=["always", "default", "never"])
+def test_a_video_shows_one_of_its_top_three_and_two_different_ones_if_diversified(config: DiversifyConfig):
+    data = small_data()
+    inputs, videos, _ = read(data, config)
+    kinds = Counter()
+    for step in videos:
+        top = reference_popular(data, inputs, step)[:3]
+        kinds[len(top)] += 1
+        assert {*step.llm, *step.sr} <= set(top)
+        assert len(step.llm) == len(step.sr) == min(len(top), 1)
+        if config is ALWAYS and len(top) > 1:
+            assert step.llm != step.sr
+    assert {0, 1, 3} <= set(kinds)
+
+
+def test_a_diversified_record_deals_real_and_virtual_comments_to_both_sides():
+    seen = Counter()
+    for data in (small_data(), small_data(comments=20)):
+        inputs, _, records = read(data, ALWAYS)
+        for step in records:
+            size = min(len(step.real), 3)
+            assert len(step.llm) == len(step.sr) == size
+            pool = set(reference_popular(data, inputs, step)[:10]) - set(step.real)
+            both = Counter(step.llm) + Counter(step.sr)
+            real = [c for c in both if c in step.real]
+            virtual = Counter({c: n for c, n in both.items() if c not in step.real})
+            if not pool:
+                seen["none"] += 1
+                assert step.llm == step.sr and set(step.llm) <= set(step.real)
+                continue
+            assert all(both[c] == 1 for c in real) and len(real) == size
+            assert virtual.total() == size and set(virtual) <= pool
+            assert max(virtual.values()) - min(virtual.values()) <= 1 and len(virtual) == min(size, len(pool))
+            seen["repeated" if len(pool) < size else "enough"] += 1
+    assert min(seen["none"], seen["repeated"], seen["enough"]) > 0
+
+
+def test_a_targets_positives_are_never_shown_as_popular_or_virtual():
+    data = small_data()
+    met = 0
+    for step_seed in range(10):
+        inputs, videos, records = read(data, ALWAYS, step_seed, tasks=("comment",))
+        for step in videos + records:
+            positives = set(inputs.positives[step.row].tolist()) - {0}
+            met += step.item == inputs.item[step.row]
+            assert not positives & ({*step.llm, *step.sr} - set(step.real))
+    assert met > 50, "steps of the video being watched, where it matters"
+
+
+def test_steps_are_diversified_as_often_as_configured():
+    """An instance with 0.5 and then each of its steps with 0.3: 0.15 of the steps, in half of the instances."""
+    data = small_data()
+    inputs, videos, records = read(data, DiversifyConfig(), 0, tasks=("comment",))
+    choices = (
+        [s for s, step in enumerate(videos) if len(reference_popular(data, inputs, step)) > 1],
+        [s for s, step in enumerate(records) if set(reference_popular(data, inputs, step)[:10]) - set(step.real)],
+    )
+    rows: tuple[list[int], list[int]] = ([], [])  # of the diversified steps, numbered on from batch to batch
+    for step_seed in range(100):
+        _, *sides = read(data, DiversifyConfig(), step_seed, tasks=("comment",))
+        for side, found in enumerate(sides):
+            different = [found[s] for s in choices[side] if found[s].llm != found[s].sr]
+            rows[side].extend(1_000 * step_seed + step.row for step in different)
+    for side, steps in enumerate((videos, records)):
+        assert abs(len(rows[side]) / (100 * len(choices[side])) - 0.15) < 0.015
+        per_instance = Counter(steps[s].row for s in choices[side]).values()
+        expected = sum(0.5 * (1 - 0.7**n) for n in per_instance)
+        assert abs(len(set(rows[side])) / (100 * expected) - 1) < 0.05
+
+
+# The two sides, from random numbers -----------------------------------------------------------------------------------
+
+
+def slow_video(top: list[int], diversified: bool, numbers: list[float]) -> tuple[int, int]:
+    shown = [c for c in top if c]
+    if not shown:
+        return 0, 0
+    first = shown[int(numbers[0] * len(shown))]
+    if not diversified or len(shown) == 1:
+        return first, first
+    at = shown.index(first)
+    others = shown[at + 1 :] + shown[:at]
+    return first, others[int(numbers[1] * len(others))]
+
+
+def slow_record(
+    comments: list[int], popular: list[int], limit: int, numbers: dict[Use, list[float]]
+) -> tuple[list[int], list[int]]:
+    """One record of `record_sides`; `popular` is empty where it is not diversified."""
+
+    def shuffled(ids: list[int], keys: list[float]) -> list[int]:
+        return [c for _, c in sorted(zip(keys, ids, strict=False), key=lambda pair: pair[0])]
+
+    record = [c for c in comments if c]
+    kept = shuffled(record, numbers[Use.RECORD_CUT])[:limit]
+    real = [c for c in record if c in kept]
+    pairs = [(c, key) for c, key in zip(popular, numbers[Use.VIRTUAL], strict=False) if c and c not in record]
+    if not pairs:
+        return real, real
+    drawn = shuffled([c for c, _ in pairs], [key for _, key in pairs])
+    virtual = [drawn[k % len(drawn)] for k in range(len(real))]
+    keys = numbers[Use.DEAL]
+    pool = shuffled(real + virtual, keys[: len(real)] + keys[limit : limit + len(real)])
+    return pool[0::2], pool[1::2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    steps=st.integers(0, 40),
+    widths=st.tuples(st.integers(1, 7), st.integers(1, 12)),
+    limit=st.integers(1, 3),
+    share=st.sampled_from([0.0, 0.4, 1.0]),
+)
+def test_all_steps_at_once_equal_one_step_at_a_time(seed, steps, widths, limit, share):
+    rng = np.random.default_rng(seed)
+    config = DiversifyConfig(
+        record_comments=limit, video_instance=0.7, video_step=share, record_instance=0.7, record_step=share
+    )
+
+    def ids(width: int, least: int) -> np.ndarray:
+        rows = [rng.permutation(15)[:width] + 1 for _ in range(steps)]
+        lengths = rng.integers(least, width + 1, steps)
+        return np.array([np.where(np.arange(width) < n, r, 0) for r, n in zip(rows, lengths, strict=True)]).reshape(
+            steps, width
+        )
+
+    comments, popular = ids(widths[0], 1), ids(widths[1], 0)
+    row = np.sort(rng.integers(0, 5, steps))
+    step = np.arange(steps)
+    draws = Draws(seed, 1, np.arange(5))
+
+    numbers = draws.of_steps(Use.VIDEO_COMMENT, row, step, 2)
+    chosen = chosen_videos(config, draws, row, step)
+    sides = video_sides(popular, chosen, numbers)
+    expected = [slow_video(*arguments) for arguments in zip(popular.tolist(), chosen, numbers.tolist(), strict=True)]
+    assert list(zip(sides.llm.tolist(), sides.sr.tolist(), strict=True)) == expected
+
+    chosen = chosen_records(config, draws, row, step)
+    sides = record_sides(config, draws, row, step, comments, chosen, popular[chosen])
+    uses = {Use.RECORD_CUT: widths[0], Use.VIRTUAL: widths[1], Use.DEAL: 2 * limit}
+    drawn = {use: draws.of_steps(use, row, step, width).tolist() for use, width in uses.items()}
+    for s in range(steps):
+        own = {use: values[s] for use, values in drawn.items()}
+        llm, sr = slow_record(comments[s].tolist(), popular[s].tolist() if chosen[s] else [], limit, own)
+        assert sides.llm[s].tolist() == llm + [0] * (limit - len(llm))
+        assert sides.sr[s].tolist() == sr + [0] * (limit - len(sr))
+
+
+def test_draws_are_uniform_and_an_instances_own():
+    users = np.arange(4_000)
+    draws = Draws(1, 2, users, users % 7)
+    numbers = draws.of_instances(Use.TARGET, 5)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    shares = np.histogram(numbers, bins=20, range=(0, 1))[0] / numbers.size
+    assert np.abs(shares - 0.05).max() < 0.006
+    # Neither columns, uses, steps, instances nor seeds go together.
+    others = [
+        numbers[:, 1],
+        np.roll(numbers[:, 0], 1),
+        draws.of_instances(Use.SLOT_ORDER)[:, 0],
+        draws.of_steps(Use.TARGET, users, users * 0)[:, 0],
+        Draws(1, 3, users, users % 7).of_instances(Use.TARGET)[:, 0],
+        Draws(2, 2, users, users % 7).of_instances(Use.TARGET)[:, 0],
+    ]
+    for other in others:
+        assert abs(np.corrcoef(numbers[:, 0], other)[0, 1]) < 0.05
+    few = np.array([17, 3_000])
+    np.testing.assert_array_equal(Draws(1, 2, few, few % 7).of_instances(Use.TARGET, 2), numbers[few, :2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"videos": 1}, "videos=1 is not accepted"),
+        ({"video_step": 1.5}, "video_step=1.5 is not accepted"),
+        ({"record_instance": float("nan")}, "record_instance=nan"),
+        ({"record_step": True}, "record_step=True"),
+        ({"video_top": 0}, "video_top=0"),
+        ({"record_comments": 2.0}, "record_comments=2.0"),
+        ({"record_comments": 4}, "record_comments=4 is not accepted"),
+    ],
+)
+def test_bad_diversification_is_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DiversifyConfig(**options)
+
+
+# Instances ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_shuffled_union_of_the_training_instances_of_both_tasks():
+    data = small_data()
+    instances = AlignmentInstances(data, seed=5)
+    counts = [len(data.rows(kind, 0)) for kind in ("video", "comment")]
+    assert len(instances) == sum(counts) and instances.left_out == {"video": 0, "comment": 0}
+    assert instances.is_video.sum() == counts[0]
+    first, again, later = instances.order(0), AlignmentInstances(data, seed=5).order(0), instances.order(1)
+    assert sorted(first.tolist()) == list(range(len(instances))) and first.dtype == np.int64
+    np.testing.assert_array_equal(first, again)
+    assert (first != later).any() and (first != AlignmentInstances(data, seed=6).order(0)).any()
+    assert len(np.unique(instances.is_video[first[:40]])) == 2
+    only = AlignmentInstances(data, tasks=("comment",))
+    assert len(only) == counts[1] and not only.is_video.any()
+    assert len(AlignmentInstances(data, phase=1)) == sum(len(data.rows(kind, 1)) for kind in ("video", "comment"))
+
+
+def test_inputs_are_the_newest_steps_of_what_the_joint_data_gathers():
+    data = small_data()
+    instances = AlignmentInstances(data)
+    rows = instances.order(0)[:50]
+    inputs = instances.inputs(rows, 4)
+    both = {kind: data.gather(kind, data.rows(kind, 0), training=False) for kind in ("video", "comment")}
+    n_videos = len(both["video"])
+    assert inputs.video_items.shape == (50, 4)
+    for b, r in enumerate(rows.tolist()):
+        assert inputs.is_video[b] == (r < n_videos)
+        batch, at = (both["video"], r) if r < n_videos else (both["comment"], r - n_videos)
+        for name in ("user", "item", "time"):
+            assert getattr(inputs, name)[b] == getattr(batch, name)[at]
+        for name, items, comments in (("video", "video_items", None), ("record", "record_items", "record_comments")):
+            n = int(getattr(batch, f"{name}_len")[at])
+            kept = min(n, 4)
+            assert getattr(inputs, f"{name}_len")[b] == kept
+            row = getattr(inputs, items)[b]
+            assert row[:kept].tolist() == getattr(batch, items)[at, n - kept : n].tolist() and not row[kept:].any()
+            if comments:
+                width = batch.record_comments.shape[2]
+                shown = inputs.record_comments[b, :kept, :width]
+                assert shown.tolist() == batch.record_comments[at, n - kept : n].tolist()
+                assert not inputs.record_comments[b, kept:].any()
+        assert [c for c in inputs.positives[b].tolist() if c] == [c for c in batch.target_comments[at].tolist() if c]
+
+
+def with_texts(tables: Tables, titles: dict[int, str], contents: dict[int, str]) -> Tables:
+    def changed(texts: pl.Series, new: dict[int, str]) -> pl.Series:
+        return pl.Series([new.get(i, text) for i, text in enumerate(texts.to_list())])
+
+    return dataclasses.replace(
+        tables, titles=changed(tables.titles, titles), contents=changed(tables.contents, contents)
+    )
+
+
+def test_targets_without_text_are_left_out_and_counted():
+    data = small_data()
+    item = int(data.videos.item[data.rows("video", 0)[0]])
+    records, rows = data.records, data.rows("comment", 0)
+    sizes = np.diff(records.offsets)
+    long = next(int(r) for r in rows if sizes[r] > 2)
+    comments = records.comments[records.offsets[long] : records.offsets[long + 1]].tolist()
+    blank = {c: " " for c in comments[:-1]}
+    tables = with_texts(data.tables, {item: ""}, blank)
+    instances = AlignmentInstances(JointData(tables, split=SPLIT, record_gap=3 * DAY))
+    assert instances.left_out["video"] == (data.videos.item[data.rows("video", 0)] == item).sum() > 0
+    silent = [
+        r for r in rows if set(records.comments[records.offsets[r] : records.offsets[r + 1]].tolist()) <= {*blank}
+    ]
+    assert instances.left_out["comment"] == len(silent)
+    assert len(instances) == len(data.rows("video", 0)) + len(rows) - sum(instances.left_out.values())
+    words = Words()
+    collator = AlignmentCollator(instances, words)  # type: ignore[arg-type]
+    for step_seed in range(5):
+        batch = collator(np.arange(len(instances)), step_seed)
+        assert (batch.target > 0).all() and all(text.strip() for text in words.targets)
+
+
+def test_a_comment_target_is_one_positive_of_its_record_and_a_new_one_each_time():
+    data = small_data()
+    collator, words = collator_of(data, tasks=("comment",))
+    rows = np.arange(len(collator.instances))
+    positives = [{*p.tolist()} - {0} for p in collator.instances.inputs(rows, 6).positives]
+    drawn: list[Counter] = [Counter() for _ in rows]
+    for step_seed in range(60):
+        collator(rows, step_seed)
+        for row, text in enumerate(words.targets):
+            drawn[row][comment_id(text)] += 1
+    for row in rows:
+        assert set(drawn[row]) <= positives[row]
+        if len(positives[row]) <= 3:
+            assert set(drawn[row]) == positives[row]
+            assert max(drawn[row].values()) <= 60 / len(positives[row]) + 25
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tasks": ()}, ConfigError, "give one or both of video, comment"),
+        ({"tasks": ("videos",)}, ConfigError, "'videos'"),
+        ({"tasks": ("video", "video")}, ConfigError, "give one or both"),
+        ({"phase": 2}, ConfigError, "phase = 2"),
+    ],
+)
+def test_bad_instances_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        AlignmentInstances(small_data(), **options)
+
+
+def test_a_data_set_without_any_instance_is_named():
+    tables = Tables.from_arrays(inter=[("a", "v", START), ("a", "w", START + 1)])
+    with pytest.raises(DataError, match="no train instance of comment"):
+        AlignmentInstances(JointData(tables, split=Split("time")), tasks=("comment",))
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+def as_text(batch: AlignmentBatch, words: Words) -> list[dict[str, Any]]:
+    """What every instance of a batch is, without anything that depends on the batch."""
+    text = ["", *batch.texts]
+
+    def strings(rows: torch.Tensor, length: int) -> list:
+        def of(value: Any) -> Any:
+            return [of(v) for v in value] if isinstance(value, list) else text[value]
+
+        assert not rows[length:].any()
+        return of(rows[:length].tolist())
+
+    return [
+        {
+            "task": bool(batch.is_video[b]),
+            "videos": strings(batch.video_titles[b], int(batch.video_len[b])),
+            "popular": strings(batch.video_comments[b], int(batch.video_len[b])),
+            "records": strings(batch.record_titles[b], int(batch.record_len[b])),
+            "written": strings(batch.record_comments[b], int(batch.record_len[b])),
+            "watched": text[batch.watched[b]],
+            "target": text[batch.target[b]],
+            "key": int(batch.target_key[b]),
+            "instruction": words.inputs[b],
+            "target_text": words.targets[b],
+        }
+        for b in range(len(batch))
+    ]
+
+
+def test_draws_depend_on_the_seeds_and_not_on_the_batch():
+    data = small_data()
+    collator, words = collator_of(data)
+    rows = collator.instances.order(0)[:60]
+    whole = as_text(collator(rows, 4), words)
+    assert as_text(collator(rows, 4), words) == whole
+    for at in (slice(0, 1), slice(7, 30), slice(59, 60), [40, 3, 3]):
+        part = collator(rows[at], 4)
+        expected = [whole[i] for i in np.arange(60)[at]]
+        assert as_text(part, words) == expected
+    assert as_text(collator(rows, 5), words) != whole
+    other, other_words = collator_of(data, seed=1)
+    assert as_text(other(rows, 4), other_words) != whole
+
+
+@pytest.mark.parametrize("size", [8, 1_000])
+def test_a_batch_holds_every_text_once_and_points_to_the_right_ones(size: int):
+    base = small_data().tables
+    # The same words under several ids, as a title and as a comment; and comments without any.
+    repeated = {c: f"text of c{c % 9}" for c in range(20, 50)} | {c: "  " for c in range(50, 56)}
+    tables = with_texts(base, {3: "title of v0", 4: "text of c3"}, repeated)
+    data = JointData(tables, split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
+    collator, words = collator_of(data, diversify=ALWAYS)
+    rows = collator.instances.order(0)[:size]
+    batch, inputs = collator(rows, 0), collator.instances.inputs(rows, 6)
+    assert len(set(batch.texts)) == len(batch.texts) and all(text.strip() for text in batch.texts)
+    names = ("video_titles", "video_comments", "record_titles", "record_comments", "watched", "target")
+    used = torch.cat([getattr(batch, name).flatten() for name in names]).unique()
+    assert used.tolist() == list(range(len(batch.texts) + 1)), "every text is read by the SR model or is a target"
+    titles = tables.titles.to_list()
+    for b, row in enumerate(as_text(batch, words)):
+        n, m = inputs.video_len[b], inputs.record_len[b]
+        assert row["videos"] == [titles[i] for i in inputs.video_items[b, :n]]
+        assert row["records"] == [titles[i] for i in inputs.record_items[b, :m]]
+        assert row["instruction"].task == ("video" if row["task"] else "comment")
+        assert [entry.title for entry in row["instruction"].videos] == row["videos"]
+        assert [entry.title for entry in row["instruction"].records] == row["records"]
+        assert all(text.strip() for entry in row["instruction"].records for text in entry.comments)
+        assert row["target"] == row["target_text"]
+        if row["task"]:
+            assert row["watched"] == row["instruction"].watched == "" and row["target"] == titles[inputs.item[b]]
+        else:
+            assert row["watched"] == row["instruction"].watched == titles[inputs.item[b]]
+            assert row["target"] in [tables.contents[int(c)] for c in inputs.positives[b] if c]
+    keys = batch.target_key.tolist()
+    for a in range(len(keys)):
+        for b in range(len(keys)):
+            assert (keys[a] == keys[b]) == (words.targets[a] == words.targets[b])
+
+
+def test_the_instruction_shows_the_newest_entries_in_both_orders():
+    data = small_data()
+    collator, words = collator_of(data, instruction_history=2, diversify=NEVER)
+    rows = np.arange(len(collator.instances))
+    batch = as_text(collator(rows, 0), words)
+    assert max(len(row["videos"]) for row in batch) == 6
+    for row in batch:
+        assert [entry.title for entry in row["instruction"].videos] == row["videos"][-2:]
+        assert [list(entry.comments) for entry in row["instruction"].videos] == [
+            [c] if c else [] for c in row["popular"]
+        ][-2:]
+        assert [entry.title for entry in row["instruction"].records] == row["records"][-2:]
+    for task in (True, False):
+        orders = [row["instruction"].order for row in batch if row["task"] is task]
+        assert abs(np.mean(orders) - 0.5) < 0.2 and set(orders) == {0, 1}
+
+
+def test_held_out_instances_show_the_top_comment_to_both_sides():
+    data = small_data()
+    inputs, videos, records = read(data, ALWAYS, phase=1)
+    assert videos and records
+    for step in videos:
+        assert step.llm == step.sr == reference_popular(data, inputs, step)[:1]
+    assert all(step.llm == step.sr for step in records)
+
+
+def test_empty_histories_keep_one_column():
+    tables = Tables.from_arrays(
+        inter=[("a", "v", START + DAY)],
+        cinter=[("b", "c1", START)],
+        comments={"c1": {"item_id": "v"}},
+    )
+    collator, words = collator_of(JointData(tables, split=Split("time")))
+    batch = collator([0], 0)
+    assert batch.video_titles.tolist() == [[0]] and batch.record_comments.tolist() == [[[0, 0, 0]]]
+    assert batch.video_len.tolist() == batch.record_len.tolist() == [0]
+    assert (
+        batch.texts == ["title of v", "text of c1"] and batch.watched.tolist() == [1] and batch.target.tolist() == [2]
+    )
+    assert words.inputs[0].videos == words.inputs[0].records == []
+
+
+def test_a_batch_moves_to_a_device_whole():
+    collator, _ = collator_of(small_data())
+    moved = collator([0, 1], 0).to("meta")
+    assert all(value.device.type == "meta" for value in vars(moved).values() if isinstance(value, torch.Tensor))
+    assert len(moved) == 2 and moved.texts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_history": 0}, "max_history=0"),
+        ({"instruction_history": 0}, "instruction_history=0"),
+        ({"instruction_history": 2.5}, "instruction_history=2.5"),
+        ({"padding_side": "both"}, "padding_side='both'"),
+    ],
+)
+def test_bad_collator_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        collator_of(small_data(), **options)
+
+
+# Leakage --------------------------------------------------------------------------------------------------------------
+
+
+def without_the_future(data: JointData, inputs: Inputs) -> Tables:
+    """The tables without any event at or after the one instance's time but its target."""
+    tables, time = data.tables, float(inputs.time[0])
+    same = (tables.inter_user == inputs.user[0]) & (tables.inter_item == inputs.item[0])
+    keep = (tables.inter_time < time) | (same & (tables.inter_time == time) & inputs.is_video[0])
+    ckeep = tables.cinter_time < time
+    if not inputs.is_video[0]:
+        of_user = tables.cinter_user == inputs.user[0]
+        start = of_user & (tables.cinter_time == time) & (tables.cinter_item == inputs.item[0])
+        ckeep |= data.records.event_record == data.records.event_record[np.flatnonzero(start)[0]]
+    return dataclasses.replace(
+        tables,
+        **{f"inter_{f}": getattr(tables, f"inter_{f}")[keep] for f in ("user", "item", "time")},
+        **{f"cinter_{f}": getattr(tables, f"cinter_{f}")[ckeep] for f in ("user", "item", "comment", "time")},
+    )
+
+
+def test_nothing_at_or_after_the_target_changes_a_batch():
+    data = small_data()
+    collator, words = collator_of(data, diversify=ALWAYS)
+    instances = collator.instances
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(instances.is_video))[:10].tolist()
+    chosen += np.random.default_rng(0).permutation(np.flatnonzero(~instances.is_video))[:10].tolist()
+    for row in chosen:
+        inputs = instances.inputs([row], 6)
+        then = JointData(without_the_future(data, inputs), split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
+        task = "video" if inputs.is_video[0] else "comment"
+        other, other_words = collator_of(then, diversify=ALWAYS, tasks=(task,))
+        found = other.instances.inputs(np.arange(len(other.instances)), 6)
+        at = (found.user == inputs.user[0]) & (found.item == inputs.item[0]) & (found.time == inputs.time[0])
+        for step_seed in range(4):
+            before = as_text(collator([row], step_seed), words)
+            assert as_text(other(np.flatnonzero(at)[:1], step_seed), other_words) == before
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pad", [0, 9])
+def test_labels_and_the_last_instruction_token_go_by_position(pad: int):
+    eos = 0
+    instructions, targets = [[5, 6, 7], [5]], [[8, eos], [8, eos, 8, eos]]  # EOS may stand inside a target, too
+    right = joined_tokens(instructions, targets, pad=pad, side="right")
+    left = joined_tokens(instructions, targets, pad=pad, side="left")
+    for tokens in (right, left):
+        for b in range(2):
+            seen = tokens["attention_mask"][b].bool()
+            assert tokens["input_ids"][b][seen].tolist() == instructions[b] + targets[b]
+            assert (tokens["input_ids"][b][~seen] == pad).all() and (tokens["labels"][b][~seen] == -100).all()
+            assert tokens["labels"][b][seen].tolist() == [-100] * len(instructions[b]) + targets[b]
+            last = int(tokens["last_instruction"][b])
+            assert tokens["input_ids"][b, last] == instructions[b][-1] and tokens["labels"][b, last] == -100
+            assert tokens["labels"][b, last + 1] == targets[b][0]
+    instructions[1] = [5, 6]
+    padded = joined_tokens(instructions, [[8, eos], [eos]], pad=pad, side="right")
+    assert padded["input_ids"].tolist() == [[5, 6, 7, 8, eos], [5, 6, eos, pad, pad]]
+    assert padded["labels"].tolist() == [[-100, -100, -100, 8, eos], [-100, -100, eos, -100, -100]]
+    padded = joined_tokens(instructions, [[8, eos], [eos]], pad=pad, side="left")
+    assert padded["input_ids"][1].tolist() == [pad, pad, 5, 6, eos] and padded["last_instruction"].tolist() == [2, 3]
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """A token per byte, EOS and no pad token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({"</s>": 0, **{c: i + 1 for i, c in enumerate(alphabet)}}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_real_instructions_end_in_the_target_and_eos(side: str):
+    tokenizer = bytes_tokenizer()
+    instructions = Instructions(tokenizer, PromptFamily.load("en"), context=4096, max_target_tokens=64)
+    collator = AlignmentCollator(AlignmentInstances(small_data()), instructions, max_history=4, padding_side=side)  # type: ignore[arg-type]
+    batch = collator(collator.instances.order(0)[:16], 0)
+    text = ["", *batch.texts]
+    assert batch.attention_mask.sum(dim=1).min() < batch.input_ids.shape[1]
+    for b in range(16):
+        labels = batch.labels[b][batch.labels[b] >= 0]
+        assert labels[-1] == tokenizer.eos_token_id and (labels == tokenizer.eos_token_id).sum() == 1
+        assert text[batch.target[b]] in tokenizer.decode(labels)
+        last = int(batch.last_instruction[b])
+        given = tokenizer.decode(batch.input_ids[b, : last + 1][batch.attention_mask[b, : last + 1].bool()])
+        assert all(text[u] in given for u in batch.video_titles[b].tolist())
+        assert batch.labels[b, last] == -100 and batch.labels[b, last + 1] >= 0
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return int(self.rows[index])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers():
+    collator, _ = collator_of(small_data())
+    rows = Rows(collator.instances.order(0)[:48])
+
+    def batches(workers: int) -> list[AlignmentBatch]:
+        collate = _AtStep(collator)
+        options = {"multiprocessing_context": "fork", "timeout": 60} if workers else {}
+        loader = torch.utils.data.DataLoader(rows, batch_size=16, collate_fn=collate, num_workers=workers, **options)
+        return list(loader)
+
+    for alone, forked in zip(batches(0), batches(2), strict=True):
+        for field in dataclasses.fields(AlignmentBatch):
+            a, b = getattr(alone, field.name), getattr(forked, field.name)
+            assert a == b if field.name == "texts" else torch.equal(a, b)
+
+
+class _AtStep:
+    def __init__(self, collator: AlignmentCollator) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[int]) -> AlignmentBatch:
+        return self.collator(rows, 3)
+
+
+def test_the_data_side_imports_without_recbole_transformers_and_peft():
+    absent = "sys.modules.update(recbole=None, transformers=None, peft=None)"
+    code = f"import sys; {absent}; import recbole_lsvcr.alignment.collate"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,75 @@
+"""The four stages in a row: alignment changes what is fine-tuned and read, and is not needed to rank."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_lsvcr import pipeline
+from recbole_lsvcr.alignment.checkpoint import load_sr_weights
+from recbole_lsvcr.config import LSVCRConfig
+from recbole_lsvcr.encoding import TextStore
+from recbole_lsvcr.errors import CheckpointError, ConfigError
+
+Make = Callable[..., LSVCRConfig]
+SETTINGS: dict[str, Any] = {
+    "preset": "cpu-small",
+    "corpus_steps": 2,
+    "instruction_tokens": 256,
+    "steps": 3,
+    "batch_size": 4,
+    "save_steps": 2,
+    "log_steps": 1,
+    "eval_instances": 8,
+}
+
+
+def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = tiny_config(alignment=SETTINGS)
+    health = pipeline.align(config)
+    assert health is not None and {"lm", "sr", "ssc", "vcc", "retrieval", "perplexity"} <= health.keys()
+    pipeline.encode(config)
+    store = TextStore.open(folder / "text_store")
+    assert store.manifest["aligned"] and store.manifest["dim"] == config["text_size"]
+
+    weights = load_sr_weights(folder / "alignment" / "aligned")
+    run = pipeline.Run(config)
+    run.loaders  # noqa: B018  (the phases come before the model)
+    start = run.trainer(from_alignment=True).model.sr
+    assert start.text_mlp is None
+    torch.testing.assert_close(start.text_proj.weight, weights["text_proj.weight"])
+    torch.testing.assert_close(
+        start.encoder_video[0].state_dict(),
+        {
+            name.removeprefix("encoder_video.0."): value
+            for name, value in weights.items()
+            if name.startswith("encoder_video.0.")
+        },
+    )
+
+    pipeline.finetune(config)
+    shutil.rmtree(folder / "alignment")  # the language model is thrown away
+    report = pipeline.evaluate(config)
+    assert report["phases"]["test"]["protocols"]["all+full"]["instances"] > 0
+    whole = pipeline.run(tiny_config(alignment=SETTINGS, output=str(tmp_path / "again")))
+    assert whole is not None and whole["phases"] == report["phases"]
+
+
+def test_what_is_missing_or_wrong_is_named(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(alignment=SETTINGS)
+    with pytest.raises(CheckpointError, match="--stage align"):
+        pipeline.encode(config)
+    with pytest.raises(ConfigError, match="unknown key 'stepz'"):
+        tiny_config(alignment={**SETTINGS, "stepz": 1})
+    with pytest.raises(ConfigError, match="neither a preset"):
+        tiny_config(alignment="cpu-smal")
+    pipeline.align(config)
+    with pytest.raises(CheckpointError, match="temperature"):
+        pipeline.align(tiny_config(alignment={**SETTINGS, "temperature": 0.1}))
+    assert pipeline.align(tiny_config()) is None  # off
