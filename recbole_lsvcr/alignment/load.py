@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_lsvcr.encoding.encoders import _minilm
+from recbole_lsvcr.encoding.encoders import minilm_folder
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.encoding.pretrained import CAUSES, ModelSource, fingerprint, placement, quiet_transformers
 from recbole_lsvcr.errors import CheckpointError, ConfigError, StoreError
@@ -70,7 +70,7 @@ def load_causal_lm(
         ConfigError: an argument that is not accepted. StoreError: a model that cannot be had or used, and why.
     """
     wanted = ModelSource(
-        _minilm() if source == "minilm" else str(source),
+        minilm_folder() if source == "minilm" else str(source),
         name or str(source),
         kind="the language model",
         others=" or minilm",

@@ -152,13 +152,9 @@ class AlignedPair(nn.Module):
     def instruct(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
         """States [B, H] of the last instruction tokens and the sum of L_LM, from one pass over the instructions."""
         first = int(batch.last_instruction.min())
-        places = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "position_ids": places,
-            "use_cache": False,
-        }
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if not bool(batch.attention_mask[:, 0].all()):  # padded on the left: positions begin behind the padding
+            inputs["position_ids"] = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
         with _last_hidden_state(base_model(self.llm)) as states:
             if "lm" in self.objective.weights:
                 # The head runs from the first target on: over whole instructions its logits would fill the memory.

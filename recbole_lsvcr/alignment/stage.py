@@ -119,6 +119,7 @@ class AlignmentJob:
             quantization=config.quantization,
             trust_remote_code=config.trust_remote_code,
             gradient_checkpointing=config.gradient_checkpointing,
+            min_context=config.target_tokens + 64,
         )
 
 
@@ -130,7 +131,9 @@ def align(job: AlignmentJob) -> dict[str, Any]:
         ConfigError, DataError, StoreError: settings, data or a language model that cannot be used.
         CheckpointError: the folder holds an alignment with other settings. AlignmentError: a loss that is not finite.
     """
-    lm = job.language_model()
+    arguments = _arguments(job)
+    with arguments.main_process_first(local=False):  # one process makes the small model, the others read it
+        lm = job.language_model()
     identity = job.identity(lm)
     if (job.result / MANIFEST).exists():
         _refuse_other(job.result, identity)
@@ -165,7 +168,7 @@ def align(job: AlignmentJob) -> dict[str, Any]:
     _say(job, pair, training)
     trainer = AlignmentTrainer(
         pair,
-        _arguments(job),
+        arguments,
         order=training.order,
         rows=len(training),
         collate=collate,

