@@ -103,6 +103,11 @@ class AlignmentConfig:
         for name in ("lora_dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"alignment: {name} is {getattr(self, name)!r}; give a share from 0 to below 1")
+        if self.cached_rows and self.precision == "float16":
+            raise ConfigError(
+                "alignment: cached_rows does not scale gradients, which float16 needs: set precision to bfloat16 or "
+                "float32, or cached_rows to 0"
+            )
         self.objective()  # checks the weights
         self.diversification()  # checks the probabilities
 

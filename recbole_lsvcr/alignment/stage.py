@@ -284,6 +284,7 @@ def _collator(job: AlignmentJob, instances: AlignmentInstances, instructions: In
         diversify=config.diversification(),
         max_history=min(config.max_history, job.sr.max_positions),
         instruction_history=config.instruction_history,
+        padding_side="left",  # targets end together: the language model's head runs over their positions only
         seed=job.seed,
     )
 

@@ -93,7 +93,7 @@ class AlignmentTrainer(Trainer):
     Args:
         pair: the model. arguments: Hugging Face's; `max_steps`, batch size, accumulation, precision and so on.
         order, rows: of the training instances (`Draws`). collate: `(rows, seed) -> AlignmentBatch`.
-        held_out: batches for the health figures at the end and whenever a checkpoint is written.
+        held_out: batches that `health` is measured on.
         cached_rows: instructions in memory at a time in the cached-gradient step; 0: the plain step.
         describe: rows of instances in words, for the message when a loss is not finite.
         identity: the description of checkpoints: `base_model`, `base_fingerprint`, and all that a run which continues

@@ -1,0 +1,436 @@
+"""Training of the aligned pair: it learns, continues exactly, refuses what does not belong, and hands over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from alignment_tiny import make_collator, make_pair, make_trainer, save_tiny_lm, small_data, tiny_sr_config
+from transformers import TrainerCallback
+
+from recbole_lsvcr.alignment import stage
+from recbole_lsvcr.alignment.checkpoint import load_sr_weights, read_description
+from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
+from recbole_lsvcr.alignment.config import AlignmentConfig
+from recbole_lsvcr.alignment.losses import AlignmentObjective
+from recbole_lsvcr.alignment.pair import AlignedPair
+from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder
+from recbole_lsvcr.alignment.trainer import WHOLE, AlignmentTrainer, Draws, StepCollator, checkpoints
+from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.errors import AlignmentError, CheckpointError
+
+LOSSES = {"lm", "sr", "ssc", "vcc"}
+HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
+DROPOUT: dict[str, Any] = {"lora_dropout": 0.2, "sr": {"hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="module")
+def data() -> JointData:
+    return small_data()
+
+
+@pytest.fixture(scope="module")
+def collator(folder: Path, data: JointData) -> AlignmentCollator:
+    return make_collator(stage.load_causal_lm(folder), data)
+
+
+def rows_of(collator: AlignmentCollator, n: int) -> np.ndarray:
+    """As many instances of both tasks, with whole histories: those without any cannot be told apart."""
+    inputs = collator.instances.inputs(np.arange(len(collator.instances)), 3)
+    whole = np.flatnonzero((inputs.video_len == 3) & (inputs.record_len > 0))
+    return whole[np.linspace(0, len(whole) - 1, n).astype(int)]
+
+
+class Recorded:
+    """A collator that remembers what it was asked for."""
+
+    def __init__(self, collate: AlignmentCollator) -> None:
+        self.collate, self.calls = collate, list[tuple[list[int], int]]()
+
+    def __call__(self, rows: np.ndarray, seed: int) -> AlignmentBatch:
+        self.calls.append((rows.tolist(), seed))
+        return self.collate(rows, seed)
+
+
+class AtStep(TrainerCallback):
+    """Does something after a step."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.step, self.action = step, action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.action()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill() -> None:
+    raise Killed
+
+
+# Order of the instances -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "a_step", "steps"), [(23, 4, 17), (24, 8, 9), (7, 7, 3)])
+def test_every_epoch_is_a_new_permutation_and_no_step_mixes_epochs(rows, a_step, steps):
+    draws = Draws(lambda epoch: np.random.default_rng([1, epoch]).permutation(rows), rows, steps, a_step)
+    items = [draws[k] for k in range(len(draws))]
+    assert [k for k, _, _ in items] == list(range(steps * a_step))
+    by_epoch: dict[int, list[int]] = {}
+    for start in range(0, len(items), a_step):
+        assert len({epoch for _, epoch, _ in items[start : start + a_step]}) == 1
+    for _, epoch, row in items:
+        by_epoch.setdefault(epoch, []).append(row)
+    for seen in by_epoch.values():
+        assert len(set(seen)) == len(seen) and set(seen) <= set(range(rows))
+    assert all(len(by_epoch[epoch]) == rows - rows % a_step for epoch in range(len(by_epoch) - 1))
+    assert len({tuple(seen[:a_step]) for seen in by_epoch.values()}) == len(by_epoch), "shuffled anew"
+    assert [draws[k] for k in reversed(range(len(draws)))] == items[::-1], "an item does not depend on those before it"
+
+
+def test_fewer_instances_than_a_step_are_repeated():
+    draws = Draws(lambda epoch: np.arange(3), 3, 2, 4)
+    assert [row for _, _, row in (draws[k] for k in range(len(draws)))] == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_the_processes_share_of_a_batch_has_one_number(collator):
+    step = StepCollator(collator, a_batch=4)
+    first, second = [(8, 1, 3), (9, 1, 5)], [(10, 1, 0), (11, 1, 2)]
+    assert step(first).draw == step(second).draw == 2
+    assert step(second).rows.tolist() == [0, 2]
+
+
+def test_accumulation_sees_the_instances_of_a_larger_batch(folder, collator, tmp_path):
+    rows = rows_of(collator, 10)
+    seen = {}
+    for accumulation in (1, 2):
+        recorded = Recorded(collator)
+        sizes = {"per_device_train_batch_size": 4 // accumulation, "gradient_accumulation_steps": accumulation}
+        arguments = {"max_steps": 4, "save_steps": 100, **sizes}
+        trainer = make_trainer(make_pair(folder), recorded, tmp_path / "out", rows=rows, arguments=arguments)
+        trainer.continue_training()
+        shutil.rmtree(tmp_path / "out")
+        assert trainer.state.global_step == 4 and {len(call[0]) for call in recorded.calls} == {4 // accumulation}
+        seen[accumulation] = [(row, epoch) for call, epoch in recorded.calls for row in call]
+    assert seen[1] == seen[2] and [epoch for _, epoch in seen[1]] == [0] * 8 + [1] * 8
+
+
+@pytest.mark.parametrize("cached_rows", [0, 1])
+def test_accumulated_gradients_are_means(folder, collator, tmp_path, cached_rows):
+    rows, norms = rows_of(collator, 2), []
+    for accumulation in (1, 3):
+        arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
+        pair = make_pair(folder, random_positions=False)
+        trainer = make_trainer(
+            pair,
+            lambda rows, seed: collator(np.sort(rows), 0),  # the same batch each time
+            tmp_path / str(accumulation),
+            rows=rows,
+            arguments=arguments,
+            cached_rows=cached_rows,
+        )
+        trainer.continue_training()
+        norms.append([trainer.state.log_history[0][name] for name in ("grad_norm", "loss", "sr")])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+# Learning and logging -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cached_rows", [0, 3])
+def test_a_tiny_data_set_is_learned_by_heart(folder, collator, tmp_path, cached_rows):
+    rows = rows_of(collator, 6)
+    pair = make_pair(folder, AlignmentObjective(lm=0.1), untrained=True, random_positions=False)
+    arguments = {"max_steps": 45, "per_device_train_batch_size": 6, "save_steps": 1000}
+    fixed = collator(np.sort(rows), 0)
+    trainer = make_trainer(
+        pair,
+        lambda rows, seed: collator(rows, 0),
+        tmp_path,
+        rows=rows,
+        arguments=arguments,
+        cached_rows=cached_rows,
+        held_out=[fixed],
+    )
+    before = trainer.health()
+    trainer.continue_training()
+    after = trainer.health()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(log) == 45 and log[-1]["loss"] < 0.5 * log[0]["loss"]
+    assert after["sr"] < 0.5 * before["sr"] and after["ssc"] < 0.5 * before["ssc"] and after["lm"] < before["lm"]
+    assert after["retrieval"] == 1.0
+    assert pair.training, "looking at held-out instances leaves the mode as it was"
+
+
+def test_every_loss_and_health_figure_is_logged_apart(folder, collator, tmp_path):
+    arguments = {"max_steps": 4, "logging_steps": 2}
+    rows = rows_of(collator, 8)
+    trainer = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments)
+    trainer.continue_training()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(log) == 2 and all(set(entry) >= LOSSES | HEALTH | {"loss", "grad_norm"} for entry in log)
+    for entry in log:  # Eq. 16
+        total = entry["lm"] + entry["sr"] + 0.5 * (entry["ssc"] + entry["vcc"])
+        assert entry["loss"] == pytest.approx(total, rel=1e-3)
+    trainer.held_out = [collator(rows[:4], 0), collator(rows[4:], 0)]
+    health = trainer.health()
+    assert set(health) == LOSSES | HEALTH | {"perplexity"}
+    assert health["perplexity"] == pytest.approx(np.exp(health["lm"]), rel=1e-3)
+
+
+# Interruption ---------------------------------------------------------------------------------------------------------
+
+
+def weights_of(pair: AlignedPair) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in pair.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("cached_rows", "accumulation", "grad"), [(0, 1, "full"), (3, 2, "full"), (0, 2, "none")], ids=str
+)
+def test_a_killed_run_continues_to_the_weights_of_an_undisturbed_one(
+    folder, collator, tmp_path, cached_rows, accumulation, grad
+):
+    def run(where: Path, noise: int, *callbacks: TrainerCallback) -> AlignmentTrainer:
+        pair = make_pair(folder, short_text_grad=grad, **DROPOUT)
+        torch.manual_seed(noise)
+        arguments = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4 // accumulation}
+        return make_trainer(
+            pair,
+            collator,
+            where,
+            rows=rows_of(collator, 10),
+            arguments={"max_steps": 5, "save_steps": 2, "warmup_steps": 1, **arguments},
+            cached_rows=cached_rows,
+            callbacks=list(callbacks),
+        )
+
+    undisturbed = run(tmp_path / "whole", 1)
+    undisturbed.continue_training()
+    killed = run(tmp_path / "killed", 2, AtStep(3, kill))
+    with pytest.raises(Killed):
+        killed.continue_training()
+    (left,) = checkpoints(tmp_path / "killed")
+    assert left.name == "checkpoint-2"
+    cut_short = shutil.copytree(left, left.with_name("checkpoint-3"))  # killed while it wrote the next one
+    (cut_short / WHOLE).unlink()
+    (cut_short / "trainer_state.json").write_text("{")
+    continued = run(tmp_path / "killed", 3)
+    continued.continue_training()
+    assert not cut_short.exists() and continued.state.global_step == 5
+    expected = weights_of(undisturbed.unwrapped)
+    for name, found in weights_of(continued.unwrapped).items():
+        assert torch.equal(found, expected[name]), name
+    whole, again = ([e["loss"] for e in t.state.log_history if "loss" in e] for t in (undisturbed, continued))
+    assert whole == again
+    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-5"], "the last one only is kept"
+
+
+def test_dropout_is_on_in_the_test_above(folder, collator, tmp_path):
+    batch = collator(rows_of(collator, 4), 0)
+    pair = make_pair(folder, **DROPOUT)
+    assert not torch.equal(pair(batch).total, pair(batch).total)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_checkpoint(folder, collator, data, tmp_path):
+    pair = make_pair(folder)
+
+    def break_it() -> None:
+        with torch.no_grad():
+            pair.contrast_adapter.weight.fill_(float("nan"))
+
+    trainer = make_trainer(
+        pair,
+        collator,
+        tmp_path,
+        rows=rows_of(collator, 8),
+        describe=lambda rows: stage._describe(collator.instances, rows),
+        callbacks=[AtStep(4, break_it)],
+    )
+    told = r"loss is nan at step 4 .*ssc nan.*4 instances, first .*of user 'u\d"
+    with pytest.raises(AlignmentError, match=told) as caught:
+        trainer.continue_training()
+    assert "last checkpoint is kept" in str(caught.value) and "\n" not in str(caught.value)
+    (kept,) = checkpoints(tmp_path)
+    assert kept.name == "checkpoint-3"
+    assert all(bool(torch.isfinite(value).all()) for value in load_sr_weights(kept / "alignment").values())
+
+
+@pytest.mark.parametrize("other", [{"base_fingerprint": "0" * 64}, {"seed": 12}, {"settings": {"steps": 9}}])
+def test_a_checkpoint_of_another_run_is_refused(folder, collator, tmp_path, other):
+    rows, arguments = rows_of(collator, 4), {"max_steps": 1, "save_steps": 1}
+    first = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments)
+    first.continue_training()
+    changed = {**first.identity, **other}
+    second = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments, identity=changed)
+    with pytest.raises(CheckpointError, match="checkpoint-1/alignment"):
+        second.continue_training()
+
+
+# Two processes --------------------------------------------------------------------------------------------------------
+
+
+def train_both_ways(folder: Path, where: Path, batch: int, **more: Any) -> list[list[dict[str, float]]]:
+    """What is logged by the plain and by the cached step; `batch` instances a process."""
+    collate = make_collator(stage.load_causal_lm(folder), small_data())
+    logs = []
+    for cached_rows in (0, 3):
+        arguments = {"max_steps": 3, "per_device_train_batch_size": batch, "save_steps": 2, **more}
+        trainer = make_trainer(
+            make_pair(folder),
+            collate,
+            where / f"{cached_rows}",
+            rows=np.arange(20),
+            arguments={**arguments, "gradient_accumulation_steps": 2},
+            cached_rows=cached_rows,
+            held_out=[collate(np.arange(6), 0)],
+        )
+        trainer.continue_training()
+        keys = LOSSES | HEALTH | {"loss", "grad_norm"}
+        logs.append([{key: entry[key] for key in keys} for entry in trainer.state.log_history if "loss" in entry])
+        logs.append([trainer.health()])
+    return logs
+
+
+def _on_a_rank(rank: int, folder: str, where: str, port: int) -> None:
+    torch.set_num_threads(1)
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    logs = train_both_ways(Path(folder), Path(where), 2, ddp_backend="gloo")
+    Path(where, f"{rank}.json").write_text(json.dumps(logs))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path):
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    mp.spawn(_on_a_rank, args=(str(folder), str(tmp_path), port), nprocs=2)
+    expected = train_both_ways(folder, tmp_path / "one", 4)
+    for rank in range(2):
+        logs = json.loads((tmp_path / f"{rank}.json").read_text())
+        for found_log, log in zip(logs, expected, strict=True):
+            if rank == 0 or "perplexity" in log[0]:  # the main process logs
+                for entry, wanted in zip(found_log, log, strict=True):
+                    assert entry == pytest.approx(wanted, rel=2e-3, abs=2e-3)
+    assert [path.name for path in checkpoints(tmp_path / "0")] == ["checkpoint-3"]
+
+
+# The stage ------------------------------------------------------------------------------------------------------------
+
+
+def job_of(folder: Path, data: JointData, where: Path, **changes: Any) -> AlignmentJob:
+    settings: dict[str, Any] = {
+        "llm": str(folder),
+        "max_history": 3,
+        "instruction_history": 2,
+        "target_tokens": 16,
+        "short_text_tokens": 24,
+        "lora_r": 2,
+        "steps": 3,
+        "batch_size": 3,
+        "accumulation": 2,
+        "learning_rate": 1e-2,
+        "log_steps": 1,
+        "save_steps": 2,
+        "eval_instances": 8,
+    }
+    return AlignmentJob(data, AlignmentConfig(**{**settings, **changes}), tiny_sr_config(), where, 5, "cpu")
+
+
+def no_training(*arguments: Any, **options: Any) -> None:
+    raise AssertionError("nothing is left to train")
+
+
+def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path, monkeypatch):
+    made: list[AlignedPair] = []
+
+    class Seen(AlignmentTrainer):
+        def __init__(self, pair: AlignedPair, *arguments: Any, **options: Any) -> None:
+            made.append(pair)
+            super().__init__(pair, *arguments, **options)
+
+    job = job_of(folder, data, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "AlignmentTrainer", Seen)
+        health = align(job)
+    (pair,) = made
+    assert set(health) == LOSSES | HEALTH | {"perplexity"} and all(np.isfinite(list(health.values())))
+    assert read_description(job.result)["health"] == health
+    log = json.loads((job.folder / "health.json").read_text())
+    assert log["health"] == health and [entry["step"] for entry in log["log"] if "loss" in entry] == [1, 2, 3]
+    saved = load_sr_weights(job.result)
+    assert saved.keys() == pair.sr.state_dict().keys()
+    assert all(torch.equal(saved[name], value) for name, value in pair.sr.state_dict().items())
+    files = [path for path in job.folder.rglob("*") if path.is_file()]
+    assert not any("training" in path.parts for path in files), "checkpoints of the run are gone"
+    assert all(path.stat().st_size < 16 * 2**20 for path in files)
+
+    encoder = aligned_encoder(job)
+    texts = ["title of v3", "text of c12", "another text, somewhat longer", ""]
+    vectors = encoder.encode(texts)
+    assert vectors.shape == (4, job.sr.text_size) and encoder.dim == job.sr.text_size
+    pair.eval()
+    with torch.no_grad():
+        expected = pair.sr.text_mlp(pair.read_texts(texts)).numpy()
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
+    assert not vectors[3].any() and encoder.describe()["aligned"]
+
+    monkeypatch.setattr(stage, "AlignmentTrainer", no_training)
+    assert align(job) == health
+    assert align(job_of(folder, data, tmp_path / "out", log_steps=2)) == health, "how often to log decides nothing"
+    for other in ({"steps": 4}, {"ssc": False}, {"lora_r": 1}):
+        changed = job_of(folder, data, tmp_path / "out", **other)
+        (name,) = other
+        with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
+            align(changed)
+        with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
+            aligned_encoder(changed)
+
+
+def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder, data, tmp_path, monkeypatch):
+    quick = {"eval_instances": 0, "cached_rows": 2}
+    whole, killed = (job_of(folder, data, tmp_path / name, **quick) for name in ("whole", "killed"))
+    align(whole)
+
+    def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+        if self.state.global_step == 2:
+            raise Killed
+        return original(self, *arguments, **options)
+
+    original = AlignmentTrainer.training_step
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(AlignmentTrainer, "training_step", dying)
+        align(killed)
+    assert [path.name for path in checkpoints(killed.folder / "training")] == ["checkpoint-2"]
+    with pytest.raises(CheckpointError, match="no finished alignment"):
+        aligned_encoder(killed)
+    align(killed)
+    expected = load_sr_weights(whole.result)
+    assert all(torch.equal(value, expected[name]) for name, value in load_sr_weights(killed.result).items())
+    adapters = [(job.result / "adapter_model.safetensors").read_bytes() for job in (whole, killed)]
+    assert adapters[0] == adapters[1]
+
+
+def test_another_tiny_model_cannot_use_the_alignment(folder, data, tmp_path):
+    job = job_of(folder, data, tmp_path / "out", steps=1, save_steps=1, eval_instances=0)
+    align(job)
+    other = job_of(save_tiny_lm(tmp_path / "other", seed=6), data, tmp_path / "out", steps=1, save_steps=1)
+    with pytest.raises(CheckpointError, match="base_"):
+        align(other)
