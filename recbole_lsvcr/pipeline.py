@@ -146,9 +146,10 @@ class Run:
         """Align the SR model with a language model; returns the held-out figures, None without alignment."""
         if not self.aligned:
             return None
+        job = self.alignment  # says what is missing, where the next line would only fail
         from recbole_lsvcr.alignment.stage import align
 
-        return align(self.alignment)
+        return align(job)
 
     def encode(self) -> TextStore | None:
         """Encode every text an instance can show into the run's text store; nothing for models that read no text."""
@@ -156,9 +157,10 @@ class Run:
             return None
         if not self.aligned:
             return ensure_store(self.config, self.dataset.joint)
+        job = self.alignment
         from recbole_lsvcr.alignment.stage import aligned_encoder
 
-        encoder = aligned_encoder(self.alignment, batch_tokens=self.config["text_batch_tokens"])
+        encoder = aligned_encoder(job, batch_tokens=self.config["text_batch_tokens"])
         return ensure_store(self.config, self.dataset.joint, encoder)
 
     def finetune(self) -> FinetuneResult:

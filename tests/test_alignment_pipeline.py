@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,11 @@ def test_what_is_missing_or_wrong_is_named(tiny_config: Make, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="temperature"):
         pipeline.align(tiny_config(alignment={**SETTINGS, "temperature": 0.1}))
     assert pipeline.align(tiny_config()) is None  # off
+
+
+@pytest.mark.parametrize("stage", [pipeline.align, pipeline.encode])
+def test_a_missing_package_is_named(tiny_config: Make, monkeypatch: pytest.MonkeyPatch, stage: Any) -> None:
+    monkeypatch.delitem(sys.modules, "recbole_lsvcr.alignment.stage", raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"needs the package transformers: pip install 'recbole-lsvcr\[llm\]'"):
+        stage(tiny_config(alignment=SETTINGS))
