@@ -4,10 +4,10 @@
 
 Forward and backward of the same batch, model, truncation and gradients, four ways to read the short texts:
 
-- `ours`: distinct texts of the whole batch, length-sorted within a token budget;
+- `ours`: distinct texts of the whole batch, length-sorted within a token budget, and so the instructions;
 - `naive`: every text as often as it occurs, each kind (history titles, popular comments, record titles, record
-  comments, watched titles, targets) in a pass of its own, padded to its longest;
-- `distinct only`: distinct texts, kinds apart, padded to the longest; `sorted only`: every occurrence, length-sorted.
+  comments, watched titles, targets) and the instructions in a pass of their own, padded to its longest;
+- `distinct only`: as naive, with distinct texts; `sorted only`: as ours, with every occurrence.
 
 Each way runs in a process of its own, for its peak memory; the ways take turns, and a ratio is the median over turns.
 """
@@ -90,6 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         batch = occurrences(batch)
     if kinds is not None:
         pair.read_texts = _by_kind(pair, batch)  # type: ignore[method-assign]
+        pair.instruct = pair._instruct  # type: ignore[method-assign]  # all instructions in one pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(2):

@@ -145,18 +145,5 @@ def _parts(pair: AlignedPair, batch: AlignmentBatch, rows_at_once: int) -> list[
     ]
     order = batch.attention_mask.sum(1).argsort(descending=True, stable=True)
     for rows in order.split(rows_at_once):
-        parts.append(_Part(pair, rows, len(parts), instructions=_some(batch, rows)))
+        parts.append(_Part(pair, rows, len(parts), instructions=batch.instructions_of(rows)))
     return parts
-
-
-def _some(batch: AlignmentBatch, rows: Tensor) -> AlignmentBatch:
-    """The instructions of `rows`, without the columns that are padding in all of them."""
-    used = batch.attention_mask[rows].any(0).nonzero().squeeze(1)
-    first, last = int(used[0]), int(used[-1]) + 1
-    return replace(
-        batch,
-        input_ids=batch.input_ids[rows, first:last],
-        attention_mask=batch.attention_mask[rows, first:last],
-        labels=batch.labels[rows, first:last],
-        last_instruction=batch.last_instruction[rows] - first,
-    )

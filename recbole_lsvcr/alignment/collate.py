@@ -57,6 +57,20 @@ class AlignmentBatch:
     def __len__(self) -> int:
         return len(self.is_video)
 
+    def instructions_of(self, rows: Tensor) -> AlignmentBatch:
+        """The batch with the instructions of `rows` `[R]` only, without the columns that are padding in all of them;
+        everything else stays as it is.
+        """
+        used = self.attention_mask[rows].any(0).nonzero().squeeze(1)
+        kept = slice(int(used[0]), int(used[-1]) + 1)
+        return replace(
+            self,
+            input_ids=self.input_ids[rows, kept],
+            attention_mask=self.attention_mask[rows, kept],
+            labels=self.labels[rows, kept],
+            last_instruction=self.last_instruction[rows] - kept.start,
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> AlignmentBatch:
         """The same on another device."""
         moved: dict[str, Any] = {

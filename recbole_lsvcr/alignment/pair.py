@@ -21,6 +21,7 @@ from recbole_lsvcr.alignment.losses import (
     language_model_loss,
     largest_over_processes,
 )
+from recbole_lsvcr.encoding.batches import token_batches
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.model.layers import table_rows
@@ -150,7 +151,14 @@ class AlignedPair(nn.Module):
         return drawn[0][: widths[0]], drawn[1][: widths[1]]
 
     def instruct(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
-        """States [B, H] of the last instruction tokens and the sum of L_LM, from one pass over the instructions."""
+        """States [B, H] of the last instruction tokens and the sum of L_LM; instructions of like length together."""
+        groups = token_batches(batch.attention_mask.sum(1).cpu().numpy(), self.texts.batch_tokens)
+        rows = [torch.from_numpy(group).to(batch.input_ids.device) for group in groups]
+        parts = [self._instruct(batch.instructions_of(some)) for some in rows]
+        states = torch.cat([part for part, _ in parts]).index_select(0, torch.cat(rows).argsort())
+        return states, torch.stack([lm_sum for _, lm_sum in parts]).sum()
+
+    def _instruct(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
         first = int(batch.last_instruction.min())
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
         if not bool(batch.attention_mask[:, 0].all()):  # padded on the left: positions begin behind the padding
