@@ -1,8 +1,8 @@
 """`AlignmentTrainer`: Hugging Face's trainer around the aligned pair, with batches that can be made again.
 
-Data-parallel training, FSDP, DeepSpeed, accumulation, precision and TensorBoard are its own. What is added: every batch
-and every random draw is a function of (seed, step), so that a killed run continues exactly; the cached-gradient step;
-losses logged apart; checkpoints that appear whole or not at all.
+Data-parallel training, accumulation, precision and TensorBoard are its own. What is added: every batch and every random
+draw is a function of (seed, step), so that a killed run continues exactly; the cached-gradient step; losses logged
+apart; checkpoints that appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class AlignmentTrainer(Trainer):
         one must have in common with it.
 
     Raises:
-        ConfigError: the cached-gradient step under FSDP or DeepSpeed.
+        ConfigError: under FSDP or DeepSpeed.
         AlignmentError: a loss that is not finite; the last checkpoint stays.
     """
 
@@ -127,10 +127,11 @@ class AlignmentTrainer(Trainer):
             callbacks=callbacks,
         )
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        if cached_rows and self.accelerator.distributed_type in sharded:
+        if self.accelerator.distributed_type in sharded:
+            # They gather weights in every pass of the model, and processes here make different numbers of passes.
             raise ConfigError(
-                f"cached_rows={cached_rows} does not work under {self.accelerator.distributed_type.value}, which moves "
-                "weights and gradients by itself: set cached_rows to 0, or train with plain data parallelism (DDP)"
+                f"alignment does not work under {self.accelerator.distributed_type.value} yet: start it with plain "
+                "data parallelism (torchrun without FSDP or DeepSpeed settings); cached_rows keeps the memory small"
             )
         self.held_out, self.cached_rows, self.describe = held_out, cached_rows, describe
         self.identity = dict(identity)
