@@ -160,7 +160,9 @@ class Run:
         job = self.alignment
         from recbole_lsvcr.alignment.stage import aligned_encoder
 
-        encoder = aligned_encoder(job, batch_tokens=self.config["text_batch_tokens"])
+        encoder = aligned_encoder(
+            job, max_tokens=self.config["text_max_tokens"], batch_tokens=self.config["text_batch_tokens"]
+        )
         return ensure_store(self.config, self.dataset.joint, encoder)
 
     def finetune(self) -> FinetuneResult:

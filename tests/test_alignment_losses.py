@@ -131,7 +131,7 @@ def test_two_processes_give_the_losses_and_gradients_of_one(tmp_path):
     whole = rows(8, keys=[0, 1, 2, 3, 0, 4, 2, 5])
     parts, health = contrastive_losses(whole, AlignmentObjective())
     sum(parts.values()).backward()
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, value in {**parts, **health}.items():
         assert results[0][0][name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6), name
     for place, name in enumerate(("preference", "llm", "target", "other")):

@@ -402,7 +402,7 @@ def test_two_processes_with_half_the_batch_each_give_the_losses_and_gradients_of
     with torch.no_grad():
         health = pair.eval()(held_out()).health
     for rank in range(2):
-        plain, cached, evaluated = torch.load(tmp_path / f"{rank}.pt")
+        plain, cached, evaluated = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for means, grads in (plain, cached):
             assert_same_gradients(grads, expected)
             for name, value in {"total": whole.total, **whole.parts, **whole.health}.items():

@@ -32,12 +32,13 @@ SETTINGS: dict[str, Any] = {
 
 def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    config = tiny_config(alignment=SETTINGS)
+    config = tiny_config(alignment=SETTINGS, text_max_tokens=40)
     health = pipeline.align(config)
     assert health is not None and {"lm", "sr", "ssc", "vcc", "retrieval", "perplexity"} <= health.keys()
     pipeline.encode(config)
     store = TextStore.open(folder / "text_store")
     assert store.manifest["aligned"] and store.manifest["dim"] == config["text_size"]
+    assert store.manifest["max_tokens"] == 40
 
     weights = load_sr_weights(folder / "alignment" / "aligned")
     run = pipeline.Run(config)
@@ -58,7 +59,7 @@ def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> No
     shutil.rmtree(folder / "alignment")  # the language model is thrown away
     report = pipeline.evaluate(config)
     assert report["phases"]["test"]["protocols"]["all+full"]["instances"] > 0
-    whole = pipeline.run(tiny_config(alignment=SETTINGS, output=str(tmp_path / "again")))
+    whole = pipeline.run(tiny_config(alignment=SETTINGS, text_max_tokens=40, output=str(tmp_path / "again")))
     assert whole is not None and whole["phases"] == report["phases"]
 
 

@@ -192,7 +192,9 @@ def align(job: AlignmentJob) -> dict[str, Any]:
 
 
 @_quiet()
-def aligned_encoder(job: AlignmentJob, *, batch_tokens: int | None = None) -> LanguageModelEncoder:
+def aligned_encoder(
+    job: AlignmentJob, *, max_tokens: int = 512, batch_tokens: int | None = None
+) -> LanguageModelEncoder:
     """The aligned language model and `text_mlp` as a text encoder: vectors of `text_size` numbers for the store.
 
     Raises:
@@ -212,7 +214,7 @@ def aligned_encoder(job: AlignmentJob, *, batch_tokens: int | None = None) -> La
         lm.tokenizer,
         name=f"aligned {job.config.llm}",
         fingerprint=hashlib.sha256((lm.fingerprint + parts).encode()).hexdigest(),
-        max_tokens=512,
+        max_tokens=max_tokens,
         batch_tokens=batch_tokens,
         head=_frozen(mlp, lm),
     )

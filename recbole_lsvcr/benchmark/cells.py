@@ -120,7 +120,6 @@ def run_cell(cell: Cell, results: Path, work: Path) -> dict[str, Any]:
         LookupError,
         TypeError,
         AttributeError,
-        NotImplementedError,
     ) as error:
         logger.error("cell %s failed: %s", cell.name, error)
         body = {
