@@ -114,11 +114,7 @@ def load_alignment(
             f"{str(description.get('base_fingerprint'))[:12]}…), not to {name} ({fingerprint[:12]}…): give that model "
             "as llm, or align again"
         )
-    differing = [
-        f"{key} is {description.get(key)!r} there, {value!r} here"
-        for key, value in json.loads(json.dumps(dict(expect or {}))).items()  # as they come back: tuples as lists
-        if description.get(key) != value
-    ]
+    differing = description_differences(description, expect or {})
     if differing:
         raise CheckpointError(
             f"the checkpoint {folder} is another one: {'; '.join(differing)}; choose another output folder, or go back "
@@ -142,6 +138,18 @@ def load_sr_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     found, description = _open(folder)
     state = _tensors(folder, found, description, STATE)
     return {name.removeprefix(SR_PREFIX): value for name, value in state.items() if name.startswith(SR_PREFIX)}
+
+
+def description_differences(description: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
+    """What a description says otherwise than expected, in words; within settings, each one apart."""
+    differing: list[str] = []
+    for key, value in json.loads(json.dumps(dict(expect))).items():  # as they come back: tuples as lists
+        there = description.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            differing += description_differences(there, value)
+        elif there != value:
+            differing.append(f"{key} is {there!r} there, {value!r} here")
+    return differing
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:

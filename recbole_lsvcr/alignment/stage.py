@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from dataset_tools.files import sha256_file, write_json
-from recbole_lsvcr.alignment.checkpoint import MANIFEST, load_alignment, read_description
+from recbole_lsvcr.alignment.checkpoint import MANIFEST, description_differences, load_alignment, read_description
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
@@ -225,14 +225,7 @@ def _frozen(mlp: TextMLP, lm: LoadedLM) -> nn.Module:
 
 
 def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
-    found = read_description(folder)
-    differing = []
-    for key, value in identity.items():
-        there = found.get(key)
-        if isinstance(value, dict) and isinstance(there, dict):
-            differing += [f"{k} {there.get(k)!r} there, {v!r} here" for k, v in value.items() if there.get(k) != v]
-        elif there != value:
-            differing.append(f"{key} {there!r} there, {value!r} here")
+    differing = description_differences(read_description(folder), identity)
     if differing:
         raise CheckpointError(
             f"{folder} holds an alignment made otherwise ({'; '.join(differing[:5])}); use another --output, or remove "
