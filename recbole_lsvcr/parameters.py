@@ -142,6 +142,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "preference alignment before fine-tuning; its text vectors then take the place of `text_encoder`'s",
     ),
     Parameter(
+        "alignment_folder",
+        "a folder, or nothing",
+        _is_text,
+        "an existing (or to be made) alignment, which several runs may share; nothing: one inside the output folder",
+        True,
+    ),
+    Parameter(
         "text_store",
         "a folder, or nothing",
         _is_text,

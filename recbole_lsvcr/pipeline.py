@@ -26,6 +26,7 @@ from recbole.data.utils import create_samplers
 from recbole.utils import get_model, get_trainer, init_seed
 
 from dataset_tools.files import atomic_path, write_json
+from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.config import LSVCRConfig, load_config, output_folder, plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset
 from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
@@ -101,7 +102,8 @@ class Run:
         if self.aligned and from_alignment:
             from recbole_lsvcr.alignment.checkpoint import load_sr_weights
 
-            model.sr.load_weights(load_sr_weights(self.folder / ALIGNMENT / "aligned"))
+            if load_alignment_config(self.config["alignment"]).sr_start == "aligned":
+                model.sr.load_weights(load_sr_weights(self.alignment_folder / "aligned"))
         model = model.to(self.config["device"])
         trainer_class = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
         if not issubclass(trainer_class, LSVCRTrainer):
@@ -120,11 +122,14 @@ class Run:
         """Whether the model starts from an alignment."""
         return bool(self.config["alignment"]) and getattr(self.model_class, "aligns", False)
 
+    @property
+    def alignment_folder(self) -> Path:
+        """What stage `align` writes, and the later stages read."""
+        return Path(self.config["alignment_folder"] or self.folder / ALIGNMENT)
+
     @cached_property
     def alignment(self) -> AlignmentJob:
         """What stage `align` does. Needs transformers and peft, as the later stages do not."""
-        from recbole_lsvcr.alignment.config import load_alignment_config
-
         try:
             from recbole_lsvcr.alignment.stage import AlignmentJob
         except ModuleNotFoundError as error:
@@ -137,7 +142,7 @@ class Run:
             joint,
             settings,
             self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
-            self.folder / ALIGNMENT,
+            self.alignment_folder,
             seed=int(self.config["seed"]),
             device=str(self.config["device"]),
         )

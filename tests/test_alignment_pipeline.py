@@ -63,6 +63,30 @@ def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> No
     assert whole is not None and whole["phases"] == report["phases"]
 
 
+def test_runs_share_an_alignment_and_may_start_afresh(tiny_config: Make, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    first = tiny_config(alignment=SETTINGS, alignment_folder=str(shared))
+    pipeline.align(first)
+    written = (shared / "aligned" / "alignment.json").stat().st_mtime_ns
+    fresh = tiny_config(
+        alignment={**SETTINGS, "sr_start": "fresh"}, alignment_folder=str(shared), output=str(tmp_path / "second")
+    )
+    pipeline.align(fresh)  # finished: what fine-tuning starts from is no other alignment
+    assert (shared / "aligned" / "alignment.json").stat().st_mtime_ns == written
+    assert not (tmp_path / "second" / "alignment").exists()
+    aligned = load_sr_weights(shared / "aligned")["text_proj.weight"]
+    starts = []
+    for config in (first, fresh):
+        pipeline.encode(config)
+        run = pipeline.Run(config)
+        run.loaders  # noqa: B018
+        starts.append(run.trainer(from_alignment=True).model.sr.text_proj.weight)
+    torch.testing.assert_close(starts[0], aligned)
+    assert not torch.allclose(starts[1], aligned)
+    stores = [TextStore.open(Path(config["output"]) / "text_store").vectors() for config in (first, fresh)]
+    assert (stores[0] == stores[1]).all()
+
+
 def test_what_is_missing_or_wrong_is_named(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(alignment=SETTINGS)
     with pytest.raises(CheckpointError, match="--stage align"):

@@ -225,6 +225,15 @@ def test_batches_cover_every_text_once_within_the_budget():
     assert len(cost_chunks(np.zeros(0, np.int64), 200)) == 0
 
 
+@pytest.mark.parametrize(("kind", "special"), [("llama", "<|end|>"), ("bert", "[SEP]"), ("bert", "[PAD]")])
+def test_a_special_token_that_somebody_wrote_is_plain_text(folders, kind, special):
+    encoder = load_encoder(str(folders[kind]))
+    token = encoder.tokenizer.convert_tokens_to_ids(special)
+    assert encoder.tokenizer(special, add_special_tokens=False)["input_ids"] == [token]  # unless told otherwise
+    (written,) = encoder.tokenize([f"best {special} music"], special_tokens=False)
+    assert token not in written and len(written) > 3
+
+
 def test_the_share_of_unknown_tokens_leaves_special_tokens_aside(folders):
     words = load_encoder(str(folders["bert"]))
     assert words.unknown_share(["best music", "游 戏 music", "😀"]) == pytest.approx(3 / 6)

@@ -22,6 +22,7 @@ import pytest
 
 from recbole_lsvcr.encoding import TextStore, announce, build, build_store
 from recbole_lsvcr.errors import ConfigError, StoreError
+from recbole_lsvcr.locking import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -432,11 +433,11 @@ def test_a_second_process_waits_for_the_store_and_encodes_nothing_again(tmp_path
     caplog.set_level(logging.INFO)
     first, second = FakeEncoder(), FakeEncoder()
     with ThreadPoolExecutor(1) as pool:
-        with build._lock(tmp_path):
+        with exclusive(tmp_path, "text store"):
             waiting = pool.submit(build_store, tmp_path, _texts(), second)
             with pytest.raises(TimeoutError):
                 waiting.result(timeout=0.5)
-            with patch.object(build, "_lock", nullcontext):
+            with patch.object(build, "exclusive", lambda *_: nullcontext()):
                 build_store(tmp_path, _texts(), first)
         assert waiting.result(timeout=30).rows > 1
     assert first.seen and not second.seen

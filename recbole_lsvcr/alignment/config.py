@@ -42,6 +42,7 @@ class AlignmentConfig:
         temperature: τ. steps: optimiser steps. batch_size: instances of a process at a time, the contrastive batch.
         accumulation: batches a step. cached_rows: instructions in memory at a time in the cached-gradient step (0: the
         plain step). learning_rate, warmup, weight_decay, max_grad_norm: AdamW with linear decay.
+        sr_start: what fine-tuning starts from: `aligned` SR weights, or `fresh` ones (the aligned text vectors alone).
         log_steps, save_steps: every so many steps. eval_instances: held-out instances for the health figures (0: none).
     """
 
@@ -86,6 +87,7 @@ class AlignmentConfig:
     warmup: float = 0.03
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    sr_start: Literal["aligned", "fresh"] = "aligned"
     log_steps: int = 10
     save_steps: int = 100
     eval_instances: int = 512

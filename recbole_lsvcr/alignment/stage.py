@@ -10,7 +10,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import VALID
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import CheckpointError, LSVCRError
+from recbole_lsvcr.locking import exclusive
 from recbole_lsvcr.model.layers import TextMLP
 from recbole_lsvcr.model.sr import SRConfig, SRModel
 
@@ -43,7 +44,15 @@ ALIGNED = "aligned"  # the result, within the output folder
 CORPUS_LM = "language_model"
 HEALTH = "health.json"
 # What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
-_FREE = {"log_steps", "save_steps", "eval_instances", "text_batch_tokens", "cached_rows", "gradient_checkpointing"}
+_FREE = {
+    "sr_start",
+    "log_steps",
+    "save_steps",
+    "eval_instances",
+    "text_batch_tokens",
+    "cached_rows",
+    "gradient_checkpointing",
+}
 
 
 @contextmanager
@@ -132,6 +141,12 @@ def align(job: AlignmentJob) -> dict[str, Any]:
         CheckpointError: the folder holds an alignment with other settings. AlignmentError: a loss that is not finite.
     """
     arguments = _arguments(job)
+    alone = exclusive(job.folder, "alignment") if arguments.process_index == 0 else nullcontext()
+    with alone:
+        return _align(job, arguments)
+
+
+def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     with arguments.main_process_first(local=False):  # one process makes the small model, the others read it
         lm = job.language_model()
     identity = job.identity(lm)

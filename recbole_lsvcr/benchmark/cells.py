@@ -168,12 +168,17 @@ def _compute(cell: Cell, work: Path) -> dict[str, Any]:
     with log_to(config):
         run = pipeline.Run(config)
         run.describe()
+        started = time.perf_counter()
+        aligned = run.align()
+        seconds = time.perf_counter() - started
         run.encode()
         trained = run.finetune()
         report = run.evaluate()
     epochs = [entry["train_seconds"] for entry in trained.history]
+    alignment = {} if aligned is None else {"alignment": {"held_out": aligned, "seconds": round(seconds, 1)}}
     return {
         "phases": report["phases"],
+        **alignment,
         "training": {
             "best_valid_score": trained.best_valid_score if trained.history else None,
             "epochs": len(epochs),

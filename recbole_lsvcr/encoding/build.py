@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,11 +32,7 @@ from recbole_lsvcr.encoding.store import (
     read_json,
 )
 from recbole_lsvcr.errors import ConfigError, StoreError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there two builders of one store are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from recbole_lsvcr.locking import exclusive
 
 logger = logging.getLogger()
 
@@ -92,7 +86,7 @@ def build_store(
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with exclusive(folder, "text store"):
             store, plan, rows_done = _find(folder, texts, encoder, identity, overwrite)
             if store is not None and not plan.new_tokens:
                 return store
@@ -269,26 +263,3 @@ def _clear(folder: Path, kinds: Iterable[str]) -> None:
     parts = [path for prefix in ("texts", *kinds) for path in folder.glob(f"{prefix}-[0-9][0-9][0-9].parquet")]
     for path in (folder / MANIFEST, folder / PROGRESS, folder / VECTORS, *parts):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time write a store: a second one (another seed of the same study) waits, and finds the first
-    one's rows. The system lets go of the lock however its process ends."""
-    if fcntl is None:
-        yield
-        return
-    try:
-        handle = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        yield  # a finished store is read from where nothing can be written, too
-        return
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info(f"Another process is using the text store {folder}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -120,6 +120,7 @@ class LanguageModelEncoder:
         encoded = self.tokenizer(
             list(texts),
             add_special_tokens=special_tokens,
+            split_special_tokens=True,  # somebody may have written "</s>"
             truncation=True,
             max_length=self.max_tokens,
             padding=False,

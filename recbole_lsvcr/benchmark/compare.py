@@ -1,0 +1,176 @@
+"""Differences between the arms of a study, instance by instance, with intervals clustered by user.
+
+    python -m recbole_lsvcr.benchmark.compare plan.yaml --work runs/my-plan --against plain --output differences.json
+
+Every arm (setting and model) of the plan is compared with the one named: the mean difference of a metric over the test
+instances both have ranked, means over the seeds both have. The interval is the 95 % one of a bootstrap that draws USERS
+with replacement: a user's instances are no independent observations. It speaks of other users, not of other seeds,
+whose differences stand beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from dataset_tools.files import write_json
+from recbole_lsvcr.benchmark.cells import Cell, read_plan
+from recbole_lsvcr.errors import EvaluationError, LSVCRError
+
+METRIC, PROTOCOL, PHASE = "ndcg@10", "available+period", "test"
+SLICES = ("all", "seen_items", "unseen_items")
+RESAMPLES = 10_000
+_AT_ONCE = 500  # resamples held in memory
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of `metric(arm) - metric(baseline)` over instances, its 95 % interval clustered by user, and by seed."""
+
+    mean: float
+    low: float
+    high: float
+    by_seed: Mapping[int, float]
+    instances: int
+    users: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def clustered_interval(
+    values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles of the mean of `values` [I] when clusters (`clusters` [I]) are drawn anew.
+
+    Percentile bootstrap; a mean is over instances, so that a user counts as often as he has instances.
+    """
+    _, cluster = np.unique(clusters, return_inverse=True)
+    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
+    rng, n = np.random.default_rng(seed), len(counts)
+    means = []
+    for start in range(0, resamples, _AT_ONCE):
+        size = min(_AT_ONCE, resamples - start)
+        times = rng.multinomial(n, np.full(n, 1 / n), size=size)  # [size, n] how often each cluster is drawn
+        means.append((times @ sums) / (times @ counts))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def difference(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str = METRIC) -> Difference:
+    """Compare two frames of instances (columns `seed`, `row`, `user` and the metric) on what both hold.
+
+    Raises:
+        EvaluationError: no seed or no instance in common, or not the same instances under the same seed.
+    """
+    keys = ["seed", "row", "user"]
+    seeds = set(arm["seed"]) & set(baseline["seed"])
+    both = [frame.filter(pl.col("seed").is_in(list(seeds))).select(*keys, metric) for frame in (arm, baseline)]
+    joined = both[0].join(both[1], on=keys, suffix="_baseline")
+    if not joined.height or joined.height != both[0].height or joined.height != both[1].height:
+        raise EvaluationError(
+            f"two arms rank different instances ({both[0].height:,} and {both[1].height:,} under common seeds "
+            f"{sorted(seeds)}, {joined.height:,} of them the same): compare cells of one data set and split"
+        )
+    joined = joined.with_columns((pl.col(metric) - pl.col(f"{metric}_baseline")).alias("difference"))
+    by_seed = {int(s): float(m) for s, m in joined.group_by("seed").agg(pl.mean("difference")).sort("seed").iter_rows()}
+    instances = joined.group_by("row", "user").agg(pl.mean("difference")).sort("row")
+    values, users = instances["difference"].to_numpy(), instances["user"].to_numpy()
+    low, high = clustered_interval(values, users)
+    return Difference(float(values.mean()), low, high, by_seed, len(values), len(np.unique(users)))
+
+
+def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str = PROTOCOL) -> pl.DataFrame:
+    """The test instances of an arm's finished cells; empty where there is none."""
+    frames = []
+    for cell in cells:
+        file = work / cell.name / cell.model / f"instances-{PHASE}.parquet"
+        if file.is_file():
+            frames.append(pl.read_parquet(file).filter(pl.col("protocol") == protocol))
+    return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
+
+
+def compare(
+    cells: Sequence[Cell], work: Path, against: str, *, metric: str = METRIC, protocol: str = PROTOCOL
+) -> dict[str, dict[str, Difference]]:
+    """Differences of every finished arm to the arm `against` (a setting, or `setting:model`): arm -> slice -> it. Arms
+    on other data or another split are left out.
+
+    Raises:
+        EvaluationError: the baseline is not in the plan, is several arms, or is not finished.
+    """
+    arms: dict[str, list[Cell]] = {}
+    for cell in cells:
+        arms.setdefault(f"{cell.setting}:{cell.model}", []).append(cell)
+    named = [name for name in arms if against in (name, name.partition(":")[0])]
+    if len(named) != 1:
+        raise EvaluationError(f"--against {against} names {len(named)} arms; give one of {', '.join(arms)}")
+    baseline = read_arm(arms[named[0]], work, protocol=protocol)
+    if not baseline.height:
+        raise EvaluationError(f"{work} holds no instances of {named[0]} under {protocol}; compute its cells first")
+    found = {}
+    for name, group in arms.items():
+        comparable = name != named[0] and _instances(group[0]) == _instances(arms[named[0]][0])
+        arm = read_arm(group, work, protocol=protocol) if comparable else pl.DataFrame()
+        if arm.height:
+            found[name] = {part: difference(_part(arm, part), _part(baseline, part), metric) for part in SLICES}
+    return found
+
+
+def _instances(cell: Cell) -> tuple[object, object]:
+    """What decides which instances a cell ranks."""
+    return cell.parameters["dataset"], cell.parameters.get("eval_args")
+
+
+def _part(frame: pl.DataFrame, part: str) -> pl.DataFrame:
+    return frame if part == "all" else frame.filter(pl.col(part))
+
+
+def markdown(found: Mapping[str, Mapping[str, Difference]]) -> str:
+    """Rows: arms; columns: slices, each a difference with its interval; then the differences by seed."""
+    lines = [f"| arm | {' | '.join(SLICES)} | by seed |", "|---" * (len(SLICES) + 2) + "|"]
+    for name, parts in found.items():
+        seeds = ", ".join(f"{value:+.4f}" for value in parts["all"].by_seed.values())
+        lines.append(f"| {name} | {' | '.join(str(parts[part]) for part in SLICES)} | {seeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print (and write) the differences; 2 when there is nothing to compare."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_lsvcr.benchmark.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="the cells' working folder, with their instances")
+    parser.add_argument(
+        "--against", required=True, metavar="SETTING[:MODEL]", help="the arm all others are compared with"
+    )
+    parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
+    parser.add_argument("--protocol", default=PROTOCOL, help=f"default: {PROTOCOL}")
+    parser.add_argument("--output", type=Path, help="JSON of the figures")
+    options = parser.parse_args(arguments)
+    try:
+        found = compare(
+            read_plan(options.plan), options.work, options.against, metric=options.metric, protocol=options.protocol
+        )
+    except LSVCRError as error:
+        sys.stderr.write(f"{parser.prog}: error: {error}\n")
+        return 2
+    sys.stdout.write(markdown(found))
+    if options.output:
+        head = {"against": options.against, "metric": options.metric, "protocol": options.protocol}
+        arms = {name: {part: vars(one) for part, one in parts.items()} for name, parts in found.items()}
+        write_json(options.output, {**head, "arms": arms})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

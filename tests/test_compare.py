@@ -1,0 +1,112 @@
+"""Arms compared instance by instance: the difference, its interval by user, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from recbole_lsvcr.benchmark.cells import Cell, read_plan
+from recbole_lsvcr.benchmark.compare import clustered_interval, compare, difference, main
+from recbole_lsvcr.errors import EvaluationError
+
+
+def _instances(
+    values: np.ndarray, users: np.ndarray, seed: int = 1, protocol: str = "available+period"
+) -> pl.DataFrame:
+    n = len(values)
+    return pl.DataFrame(
+        {
+            "seed": [seed] * n,
+            "row": np.arange(n),
+            "user": [f"u{user}" for user in users],
+            "protocol": [protocol] * n,
+            "ndcg@10": values,
+            "seen_items": np.arange(n) % 2 == 0,
+            "unseen_items": np.arange(n) % 2 == 1,
+        }
+    )
+
+
+def test_the_interval_is_that_of_a_slow_bootstrap() -> None:
+    rng = np.random.default_rng(3)
+    users = rng.integers(0, 30, 200)
+    values = rng.normal(0.1, 1, 200) + rng.normal(0, 1, 30)[users]
+    by_user = [values[users == user] for user in np.unique(users)]
+    means = []
+    for _ in range(4000):
+        drawn = rng.integers(0, len(by_user), len(by_user))
+        means.append(np.concatenate([by_user[user] for user in drawn]).mean())
+    low, high = clustered_interval(values, users, resamples=4000)
+    np.testing.assert_allclose([low, high], np.quantile(means, [0.025, 0.975]), atol=0.05)
+
+
+def test_repeating_a_users_instances_does_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    values, users = rng.normal(size=50), np.arange(50)
+    once = clustered_interval(values, users)
+    many = clustered_interval(np.tile(values, 20), np.tile(users, 20))
+    np.testing.assert_allclose(once, many, atol=1e-12)
+
+
+def test_seeds_are_averaged_and_shown_apart() -> None:
+    users = np.array([0, 0, 1, 2])
+    base = [_instances(np.zeros(4), users, seed) for seed in (1, 2, 3)]
+    arm = [_instances(np.full(4, value), users, seed) for seed, value in ((1, 0.1), (2, 0.3))]
+    found = difference(pl.concat(arm), pl.concat(base))
+    assert found.mean == pytest.approx(0.2) and found.low == pytest.approx(0.2) and found.high == pytest.approx(0.2)
+    assert found.by_seed == pytest.approx({1: 0.1, 2: 0.3})
+    assert (found.instances, found.users) == (4, 3)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(0, 0)])
+def test_other_instances_are_refused(rows: slice) -> None:
+    base = _instances(np.zeros(4), np.arange(4))
+    with pytest.raises(EvaluationError, match="different instances"):
+        difference(base[rows], base)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    file = tmp_path / "plan.yaml"
+    settings = {"plain": {}, "better": {"x": 1}, "unfinished": {"x": 2}, "elsewhere": {"eval_args": {"split": "LS"}}}
+    cells = [{"models": ["LSVCR"], "settings": list(settings), "seeds": [1]}]
+    file.write_text(yaml.safe_dump({"base": {"dataset": "tiny"}, "settings": settings, "cells": cells}))
+    gains = {"plain": 0.0, "better": 0.25, "elsewhere": 9.0}
+    for cell in read_plan(file):
+        if cell.setting in gains:
+            _write(tmp_path / "work", cell, gains[cell.setting])
+    return file
+
+
+def _write(work: Path, cell: Cell, gain: float) -> None:
+    folder = work / cell.name / cell.model
+    folder.mkdir(parents=True)
+    users = np.arange(6) // 2
+    other = _instances(np.full(6, 5.0), users, protocol="all+full")
+    pl.concat([_instances(np.full(6, gain), users), other]).write_parquet(folder / "instances-test.parquet")
+
+
+def test_a_plan_is_compared_from_the_command_line(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = plan.parent / "differences.json"
+    work = str(plan.parent / "work")
+    assert main([str(plan), "--work", work, "--against", "plain", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert "| better:LSVCR | +0.2500 [+0.2500, +0.2500]" in shown
+    assert "unfinished" not in shown and "elsewhere" not in shown
+    kept = json.loads(output.read_text())
+    assert kept["arms"]["better:LSVCR"]["unseen_items"]["instances"] == 3
+
+
+@pytest.mark.parametrize(("against", "said"), [("plan", "names 0 arms"), ("unfinished", "no instances of unfinished")])
+def test_what_cannot_be_compared_is_one_message(
+    plan: Path, against: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(plan), "--work", str(plan.parent / "work"), "--against", against]) == 2
+    assert said in capsys.readouterr().err
+    with pytest.raises(EvaluationError):
+        compare(read_plan(plan), plan.parent / "work", against)
