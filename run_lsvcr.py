@@ -30,9 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=["video"], default=None, help="what is ranked (default: video)")
     parser.add_argument(
         "--stage",
-        choices=["align", "encode", "finetune", "evaluate", "all"],
+        choices=["prepare", "align", "encode", "finetune", "evaluate", "all"],
         default=None,
-        help="the stage to run (default: all)",
+        help="the stage to run; all (the default) leaves out prepare, which writes what a machine without RecBole needs",
     )
     parser.add_argument("--output", metavar="DIR", default=None, help="folder for everything the run writes")
     return parser

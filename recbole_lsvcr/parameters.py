@@ -72,8 +72,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("task", "video", _one_of("video"), "what is ranked"),
     Parameter(
         "stage",
-        "align, encode, finetune, evaluate, all",
-        _one_of("align", "encode", "finetune", "evaluate", "all"),
+        "prepare, align, encode, finetune, evaluate, all",
+        _one_of("prepare", "align", "encode", "finetune", "evaluate", "all"),
         "the stage to run",
     ),
     Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),

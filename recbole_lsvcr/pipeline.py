@@ -27,6 +27,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from dataset_tools.files import atomic_path, write_json
 from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, load_config, output_folder, plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset
 from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "FinetuneResult", "Run", "align", "encode", "evaluate", "finetune", "load_config", "run"]
 
-STAGES = ("align", "encode", "finetune", "evaluate", "all")
-ALIGNMENT = "alignment"  # folder of stage `align`, within the output folder
+STAGES = ("prepare", "align", "encode", "finetune", "evaluate", "all")
+ALIGNMENT, PREPARED = "alignment", "prepared"  # folders of stages `align` and `prepare`, within the output folder
 logger = logging.getLogger()
 
 
@@ -146,6 +147,29 @@ class Run:
             seed=int(self.config["seed"]),
             device=str(self.config["device"]),
         )
+
+    def prepare(self) -> Path:
+        """Write what stages `align` and `encode` need on a machine without RecBole; returns the folder.
+
+        Raises:
+            ConfigError: nothing is to be aligned.
+        """
+        if not self.aligned:
+            raise ConfigError(
+                "stage prepare is for alignment, which is off or not for this model: set alignment to a preset such as "
+                "one-gpu-7b"
+            )
+        folder = self.folder / PREPARED
+        text = {name: self.config[name] for name in TEXT_SETTINGS}
+        job = self.alignment
+        write_prepared(folder, Prepared(job.data, job.config, job.sr, job.seed, text))
+        logger.info(
+            "prepared %s; where the language model is: python -m recbole_lsvcr.alignment %s --output %s",
+            folder,
+            PREPARED,
+            self.folder.name,
+        )
+        return folder
 
     def align(self) -> dict[str, Any] | None:
         """Align the SR model with a language model; returns the held-out figures, None without alignment."""
@@ -300,6 +324,8 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
         raise ConfigError(f"stage '{stage}' is not known; accepted: {', '.join(STAGES)}")
     current = Run(config)
     current.describe()
+    if stage == "prepare":
+        current.prepare()
     if stage in ("align", "all"):
         current.align()
     if stage in ("encode", "all"):

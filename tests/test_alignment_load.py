@@ -20,11 +20,11 @@ from recbole_lsvcr.alignment.checkpoint import (
     load_alignment,
     load_sr_weights,
     read_description,
-    replaced_folder,
     save_alignment,
 )
 from recbole_lsvcr.alignment.load import LoadedLM, add_lora, base_model, load_causal_lm
 from recbole_lsvcr.errors import CheckpointError, ConfigError, LSVCRError, StoreError
+from recbole_lsvcr.folders import replaced_folder
 
 transformers = pytest.importorskip("transformers", reason="language models need transformers")
 tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizers of these tests need tokenizers")

@@ -22,7 +22,7 @@ import pytest
 
 from recbole_lsvcr.encoding import TextStore, announce, build, build_store
 from recbole_lsvcr.errors import ConfigError, StoreError
-from recbole_lsvcr.locking import exclusive
+from recbole_lsvcr.folders import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 

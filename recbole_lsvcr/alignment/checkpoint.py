@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from torch import Tensor
 from dataset_tools.files import sha256_file, write_json
 from recbole_lsvcr import __version__
 from recbole_lsvcr.alignment.load import attach_adapter, shape_differences
-from recbole_lsvcr.errors import CheckpointError, ConfigError
+from recbole_lsvcr.errors import CheckpointError
+from recbole_lsvcr.folders import former_folder, replaced_folder
 
 FORMAT = 1
 MANIFEST = "alignment.json"
@@ -167,8 +166,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _open(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """Where the checkpoint lies, and its description."""
     found = Path(folder).resolve()
-    if not found.exists() and _former(found).is_dir():
-        found = _former(found)  # a process died while it replaced the checkpoint
+    if not found.exists() and former_folder(found).is_dir():
+        found = former_folder(found)  # a process died while it replaced the checkpoint
     if not found.is_dir():
         raise CheckpointError(f"there is no alignment checkpoint {folder}: give the folder of one, or align first")
     try:
@@ -202,69 +201,3 @@ def _check_file(folder: str | os.PathLike[str], found: Path, description: dict[s
 
 def _tensors(folder: str | os.PathLike[str], found: Path, description: dict[str, Any], name: str) -> dict[str, Tensor]:
     return load_file(_check_file(folder, found, description, name))
-
-
-# --- folders that appear whole ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def replaced_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Path]:
-    """Yield an empty temporary folder that takes the place of `folder` on success and vanishes on any error.
-
-    The old folder is renamed aside, the new one renamed to its name, then the old one removed. Where a process dies in
-    between, the next use of this function brings the old one back first.
-
-    Raises:
-        ConfigError: `folder` holds something without the file `marker`.
-    """
-    target = Path(folder).resolve()
-    part, former = target.with_name(f".{target.name}.part"), _former(target)
-    if former.exists():
-        if target.exists():
-            shutil.rmtree(former)
-        else:
-            former.rename(target)
-    check_replaceable(target, marker)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        for path in part.iterdir():
-            path.chmod(0o666 & ~umask)  # safetensors lets only the owner read
-            _flush(path)
-        _flush(part)
-        if target.exists():
-            target.rename(former)
-        try:
-            part.rename(target)
-        except OSError:
-            if former.exists():
-                former.rename(target)
-            raise
-        _flush(target.parent)
-        shutil.rmtree(former, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def check_replaceable(folder: Path, marker: str) -> None:
-    """Raise ConfigError for a folder that holds something, but not the file `marker`."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / marker).is_file())):
-        raise ConfigError(
-            f"{folder} holds something else (it has no {marker}) and is not replaced; give a new folder or an empty one"
-        )
-
-
-def _former(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.former")
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

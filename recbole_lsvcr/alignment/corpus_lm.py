@@ -30,7 +30,6 @@ from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import __version__
-from recbole_lsvcr.alignment.checkpoint import check_replaceable, replaced_folder
 from recbole_lsvcr.alignment.corpus import held_out_texts, packed_batches, tokens, training_texts
 from recbole_lsvcr.alignment.load import LoadedLM, load_causal_lm
 from recbole_lsvcr.data.joint import JointData
@@ -38,6 +37,7 @@ from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.encoding.batches import token_batches
 from recbole_lsvcr.encoding.pretrained import placement, quiet_transformers
 from recbole_lsvcr.errors import ConfigError, LSVCRError
+from recbole_lsvcr.folders import check_replaceable, replaced_folder
 
 logger = logging.getLogger()
 

@@ -34,7 +34,7 @@ from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import VALID
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import CheckpointError, LSVCRError
-from recbole_lsvcr.locking import exclusive
+from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.model.layers import TextMLP
 from recbole_lsvcr.model.sr import SRConfig, SRModel
 

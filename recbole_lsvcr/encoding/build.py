@@ -32,7 +32,7 @@ from recbole_lsvcr.encoding.store import (
     read_json,
 )
 from recbole_lsvcr.errors import ConfigError, StoreError
-from recbole_lsvcr.locking import exclusive
+from recbole_lsvcr.folders import exclusive
 
 logger = logging.getLogger()
 
