@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from alignment_tiny import (
     save_tiny_lm,
 )
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_lsvcr.alignment import pair as pair_module
@@ -383,6 +386,31 @@ def _on_a_rank(rank: int, folder: str, results: str) -> None:
         found.append(({name: value for name, value in pair(held_out()).health.items()}, {}))
     torch.save(found, f"{results}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def _sharded(rank: int, folder: str, results: str) -> None:
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(100, exit=True)  # processes with different numbers of passes wait for ever
+    dist.init_process_group("gloo", init_method=f"file://{results}/meet", rank=rank, world_size=2)
+    pair = make_pair(Path(folder), equal_passes=True)
+    pair.texts.batch_tokens = (60, 25)[rank]  # more passes in the second process
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in base_model(pair.llm).layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(pair, mesh=mesh)
+    losses = pair(batch_of(make_instances()[rank * 4 : rank * 4 + 4], TEXTS), draw=6)
+    losses.total.backward()
+    grads = {name: weight.grad.full_tensor() for name, weight in pair.named_parameters() if weight.requires_grad}
+    if rank == 0:
+        torch.save(grads, f"{results}/sharded.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_that_share_the_weights_give_the_gradients_of_one(folder, tmp_path):
+    mp.spawn(_sharded, args=(str(folder), str(tmp_path)), nprocs=2)
+    pair = make_pair(folder)
+    pair(batch_of(make_instances(), TEXTS), draw=6).total.backward()
+    assert_same_gradients(torch.load(tmp_path / "sharded.pt", weights_only=True), gradients(pair))
 
 
 def held_out() -> AlignmentBatch:

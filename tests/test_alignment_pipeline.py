@@ -87,6 +87,23 @@ def test_runs_share_an_alignment_and_may_start_afresh(tiny_config: Make, tmp_pat
     assert (stores[0] == stores[1]).all()
 
 
+def test_text_mlp_may_go_on_learning(tiny_config: Make, tmp_path: Path) -> None:
+    shared = str(tmp_path / "shared")
+    pipeline.align(tiny_config(alignment=SETTINGS, alignment_folder=shared))
+    config = tiny_config(alignment={**SETTINGS, "text_mlp": "trained"}, alignment_folder=shared)
+    pipeline.encode(config)
+    store = TextStore.open(tmp_path / "run" / "text_store")
+    assert not store.manifest["aligned"] and store.manifest["dim"] == 128  # the language model's states
+    run = pipeline.Run(config)
+    run.loaders  # noqa: B018
+    aligned = load_sr_weights(Path(shared) / "aligned")["text_mlp.inner.weight"]
+    torch.testing.assert_close(run.trainer(from_alignment=True).model.sr.text_mlp.inner.weight, aligned)
+    learnt = torch.load(pipeline.finetune(config).checkpoint, weights_only=True)["state_dict"][
+        "sr.text_mlp.inner.weight"
+    ]
+    assert not torch.allclose(learnt, aligned)
+
+
 def test_what_is_missing_or_wrong_is_named(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(alignment=SETTINGS)
     with pytest.raises(CheckpointError, match="--stage align"):

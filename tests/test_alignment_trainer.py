@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from alignment_tiny import make_collator, make_pair, make_trainer, save_tiny_lm, small_data, tiny_sr_config
 from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights, read_description
@@ -22,10 +25,10 @@ from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.alignment.pair import AlignedPair
-from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder
+from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder, aligned_pair
 from recbole_lsvcr.alignment.trainer import WHOLE, AlignmentTrainer, Draws, StepCollator, checkpoints
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.errors import AlignmentError, CheckpointError
+from recbole_lsvcr.errors import AlignmentError, CheckpointError, ConfigError
 
 LOSSES = {"lm", "sr", "ssc", "vcc"}
 HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
@@ -332,6 +335,19 @@ def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path)
     assert [path.name for path in checkpoints(tmp_path / "0")] == ["checkpoint-3"]
 
 
+def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, data, tmp_path, monkeypatch, caplog):
+    """As far as that can be seen without GPUs: accelerate shards nowhere else."""
+    kind = property(lambda self: DistributedType.FSDP)
+    monkeypatch.setattr(Accelerator, "distributed_type", kind)
+    pair = make_pair(folder)
+    collate = make_collator(stage.load_causal_lm(folder), data)
+    with pytest.raises(ConfigError, match="not under FSDP: set cached_rows: 0"):
+        make_trainer(pair, collate, tmp_path, rows=range(8), cached_rows=2)
+    trainer = make_trainer(pair, collate, tmp_path, rows=range(8))
+    assert "FSDP is passed through, untested" in caplog.text
+    assert pair.equal_passes and trainer.args.save_strategy == SaveStrategy.NO
+
+
 # The stage ------------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +407,12 @@ def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path,
         expected = pair.sr.text_mlp(pair.read_texts(texts)).numpy()
     np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
     assert not vectors[3].any() and encoder.describe()["aligned"]
+    again, lm = aligned_pair(job)
+    collate = stage.collator(job, lm, phase=1)
+    batch = collate(np.arange(min(4, len(collate.instances))), 0)
+    assert not again.training
+    with torch.no_grad():
+        assert again(batch).total.item() == pytest.approx(pair(batch).total.item(), rel=1e-5)
 
     monkeypatch.setattr(stage, "AlignmentTrainer", no_training)
     assert align(job) == health
@@ -426,6 +448,29 @@ def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder
     assert all(torch.equal(value, expected[name]) for name, value in load_sr_weights(killed.result).items())
     adapters = [(job.result / "adapter_model.safetensors").read_bytes() for job in (whole, killed)]
     assert adapters[0] == adapters[1]
+
+
+@pytest.mark.parametrize("cached_rows", [0, 2])
+def test_gradient_checkpointing_changes_nothing(folder, data, tmp_path, cached_rows):
+    jobs = [
+        job_of(folder, data, tmp_path / str(on), gradient_checkpointing=on, cached_rows=cached_rows, lora_dropout=0.1)
+        for on in (False, True)
+    ]
+    health = [align(job) for job in jobs]
+    assert health[1] == pytest.approx(health[0], rel=1e-4, abs=1e-4)
+    weights = [load_sr_weights(job.result) for job in jobs]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_trains_float32_weights_and_stays_near(folder, data, tmp_path):
+    exact = align(job_of(folder, data, tmp_path / "exact", precision="float32"))
+    job = job_of(folder, data, tmp_path / "half", precision="bfloat16")
+    half = align(job)
+    assert half != exact
+    for name in ("lm", "sr", "ssc", "vcc"):
+        assert half[name] == pytest.approx(exact[name], rel=0.1, abs=0.1), name
+    assert all(value.dtype == torch.float32 for value in load_sr_weights(job.result).values())
 
 
 def test_another_tiny_model_cannot_use_the_alignment(folder, data, tmp_path):

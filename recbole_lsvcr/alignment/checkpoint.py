@@ -53,6 +53,7 @@ def save_alignment(
     pair_state: Mapping[str, Tensor],
     peft_model: Any,
     description: Mapping[str, Any],
+    adapter: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; only one process may write a folder at a time.
 
@@ -60,7 +61,7 @@ def save_alignment(
         folder: new, empty, or an older checkpoint, which is replaced.
         pair_state: the tensors beside the language model, `sr.…` and `contrast_adapter.…`.
         peft_model: the language model with LoRA. description: plain data, among it `base_model` (its name) and
-            `base_fingerprint`.
+            `base_fingerprint`. adapter: the state of `peft_model`, where its own holds parts of the weights only.
     Raises:
         ConfigError: a folder that holds something else. OSError, CheckpointError: it cannot be written; an older
         checkpoint is left as it was. ValueError: a description or state without what is named above.
@@ -74,7 +75,8 @@ def save_alignment(
             state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in pair_state.items()}
             save_file(state, temporary / STATE, metadata={"format": "pt"})
             # Embeddings are never changed; looking for that, PEFT would ask the hub.
-            peft_model.save_pretrained(temporary, save_embedding_layers=False)
+            whole = {} if adapter is None else {"state_dict": dict(adapter)}
+            peft_model.save_pretrained(temporary, save_embedding_layers=False, **whole)
             (temporary / "README.md").unlink(missing_ok=True)  # PEFT's model card, an empty form
             files = {name: sha256_file(temporary / name) for name in (ADAPTER_CONFIG, ADAPTER, STATE)}
             head = {"format": FORMAT, "written_by": f"recbole-lsvcr {__version__}"}

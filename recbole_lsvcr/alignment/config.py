@@ -43,6 +43,8 @@ class AlignmentConfig:
         accumulation: batches a step. cached_rows: instructions in memory at a time in the cached-gradient step (0: the
         plain step). learning_rate, warmup, weight_decay, max_grad_norm: AdamW with linear decay.
         sr_start: what fine-tuning starts from: `aligned` SR weights, or `fresh` ones (the aligned text vectors alone).
+        text_mlp: `frozen`: fine-tuning reads its output, stored (the paper's); `trained`: the store holds the aligned
+        language model's states, and `text_mlp` goes on learning.
         log_steps, save_steps: every so many steps. eval_instances: held-out instances for the health figures (0: none).
     """
 
@@ -88,6 +90,7 @@ class AlignmentConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     sr_start: Literal["aligned", "fresh"] = "aligned"
+    text_mlp: Literal["frozen", "trained"] = "frozen"
     log_steps: int = 10
     save_steps: int = 100
     eval_instances: int = 512

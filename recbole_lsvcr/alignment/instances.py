@@ -76,6 +76,11 @@ class AlignmentInstances:
         return len(self._row)
 
     @property
+    def data_rows(self) -> NDArray[np.int64]:
+        """Where each row stands among `data.videos` or `data.comments` `[len]`."""
+        return self._row
+
+    @property
     def is_video(self) -> NDArray[np.bool_]:
         """Which rows are video instances `[len]`."""
         return self._is_video

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.model.layers import table_rows
 from recbole_lsvcr.model.sr import SRModel, StreamInput
+
+LLM = "llm."  # what the names of the language model's tensors begin with
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class AlignedPair(nn.Module):
         batch_tokens: tokens of one pass over short texts, padding included; None: what suits the device.
         short_text_grad: `full` sends the gradients of the short texts into LoRA; `none` reads them without.
         random_positions: draw the SR model's positions anew for each batch (Section 3 of the method).
+        equal_passes: run the language model as often in every process, as FSDP and ZeRO 3 need, which gather weights in
+            each pass.
 
     Raises:
         ConfigError: an SR model of another width or with ids, an unknown `short_text_grad`.
@@ -73,6 +78,7 @@ class AlignedPair(nn.Module):
         batch_tokens: int | None = None,
         short_text_grad: Literal["full", "none"] = "full",
         random_positions: bool = True,
+        equal_passes: bool = False,
     ) -> None:
         super().__init__()
         if sr.config.encoder_size != lm.hidden_size or sr.id_embedding is not None:
@@ -89,6 +95,7 @@ class AlignedPair(nn.Module):
         self.objective = objective or AlignmentObjective()
         self.short_text_grad = short_text_grad
         self.random_positions = random_positions
+        self.equal_passes = equal_passes
         # Holds the language model's inner module without registering it a second time.
         self.texts = LanguageModelEncoder(
             base_model(lm.model),
@@ -116,7 +123,7 @@ class AlignedPair(nn.Module):
         weight = self.contrast_adapter.weight
         empty = weight.new_zeros(1, self.sr.config.hidden_size)
         table = torch.cat([empty, self.sr.embed_text(states.texts.to(weight.dtype))])  # [U + 1, d]; 0: empty text
-        own, other = self._prefer(batch, table, self.positions(batch, draw))
+        own, other = self.prefer(batch, table, self.positions(batch, draw))
         llm = self.contrast_adapter(states.instruction.to(weight.dtype))
         rows = Representations(own, llm, table_rows(table, batch.target), other, batch.target_key)
         parts, health = contrastive_losses(rows, self.objective, gather=self.training)
@@ -127,9 +134,15 @@ class AlignedPair(nn.Module):
 
     def read_texts(self, texts: list[str]) -> Tensor:
         """Pooled states [U, H] of short texts, length-sorted within a token budget."""
-        if not texts:
-            return self.contrast_adapter.weight.new_zeros(0, self.contrast_adapter.in_features)
-        return self.texts.states(self.texts.tokenize(texts))
+        ids = self.texts.tokenize(texts) if texts else []
+        batches = token_batches(np.fromiter(map(len, ids), np.int64, len(ids)), self.texts.batch_tokens) if ids else []
+        missing = self._missing(len(batches))
+        states = self.contrast_adapter.weight.new_zeros(0, self.contrast_adapter.in_features)
+        if ids:
+            states = self.texts.states(ids, batches=batches)
+        for _ in range(missing):
+            states = states + 0.0 * self.texts.states([[self.texts.pad_id]])
+        return states
 
     def target_tokens(self, batch: AlignmentBatch) -> Tensor:
         """Target tokens of a process, on average over the processes: the mean of their L_LM is that of all tokens."""
@@ -154,9 +167,20 @@ class AlignedPair(nn.Module):
         """States [B, H] of the last instruction tokens and the sum of L_LM; instructions of like length together."""
         groups = token_batches(batch.attention_mask.sum(1).cpu().numpy(), self.texts.batch_tokens)
         rows = [torch.from_numpy(group).to(batch.input_ids.device) for group in groups]
+        missing = self._missing(len(rows))
         parts = [self._instruct(batch.instructions_of(some)) for some in rows]
+        for _ in range(missing):
+            states, lm_sum = self._instruct(batch.instructions_of(rows[0][:1]))
+            parts[0] = (parts[0][0] + 0.0 * states, parts[0][1] + 0.0 * lm_sum)
         states = torch.cat([part for part, _ in parts]).index_select(0, torch.cat(rows).argsort())
         return states, torch.stack([lm_sum for _, lm_sum in parts]).sum()
+
+    def _missing(self, passes: int) -> int:
+        """How many passes fewer this process will run than the one that runs most; 0 unless `equal_passes`."""
+        if not self.equal_passes:
+            return 0
+        most = largest_over_processes(torch.tensor([passes], device=self.texts.device))
+        return int(most) - passes
 
     def _instruct(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
         first = int(batch.last_instruction.min())
@@ -175,10 +199,13 @@ class AlignedPair(nn.Module):
         rows = torch.arange(len(hidden), device=hidden.device)
         return hidden[rows, batch.last_instruction], lm_sum
 
-    def _prefer(
-        self, batch: AlignmentBatch, table: Tensor, positions: tuple[Tensor | None, Tensor | None]
+    def prefer(
+        self, batch: AlignmentBatch, table: Tensor, positions: tuple[Tensor | None, Tensor | None] = (None, None)
     ) -> tuple[Tensor, Tensor]:
-        """F_o of the right and of the wrong fused sequence, both [B, d] (Eq. 8, 9, 15)."""
+        """F_o of the right and of the wrong fused sequence, both [B, d] (Eq. 8, 9, 15).
+
+        `table` [U + 1, d]: the embedded texts behind a row of zeros. `positions` of the two streams; None: 0, 1, …
+        """
         title, comment = self.sr.merge_title(table), self.sr.merge_comment(table)
         written = batch.record_comments
         mean = F.embedding_bag(written.flatten(0, 1), comment, mode="mean", padding_idx=0)
@@ -214,17 +241,19 @@ class AlignedPair(nn.Module):
 
     def _untouched(self) -> Tensor:
         """Zero, with a gradient path to every trained weight: a batch of one task, or a loss that is off, leaves some
-        out, and data-parallel training waits for all."""
+        out, and data-parallel training waits for all (sharded training does not, and its weights are not here)."""
+        if self.equal_passes:
+            return self.contrast_adapter.weight.new_zeros(())
         return torch.stack([weight.float().sum() * 0.0 for weight in self.parameters() if weight.requires_grad]).sum()
 
     def small_state(self) -> dict[str, Tensor]:
         """The tensors beside the language model, by name."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("llm.")}
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(LLM)}
 
     def load_small_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `small_state` gave."""
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
-        assert not unexpected and all(name.startswith("llm.") for name in missing)
+        assert not unexpected and all(name.startswith(LLM) for name in missing)
 
 
 @contextmanager

@@ -31,9 +31,9 @@ from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.splits import VALID
+from recbole_lsvcr.data.splits import TRAIN, VALID
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
-from recbole_lsvcr.errors import CheckpointError, LSVCRError
+from recbole_lsvcr.errors import CheckpointError, DataError
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.model.layers import TextMLP
 from recbole_lsvcr.model.sr import SRConfig, SRModel
@@ -46,6 +46,7 @@ HEALTH = "health.json"
 # What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
 _FREE = {
     "sr_start",
+    "text_mlp",
     "log_steps",
     "save_steps",
     "eval_instances",
@@ -154,32 +155,10 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
         _refuse_other(job.result, identity)
         logger.info("alignment in %s is finished", job.result)
         return dict(read_description(job.result).get("health", {}))
-    torch.manual_seed(job.seed)
     config = job.config
-    lora = add_lora(
-        lm.model, r=config.lora_r, alpha=config.lora_alpha, dropout=config.lora_dropout, targets=config.lora_targets
-    )
-    lm = replace(lm, model=lora)
-    sr = SRModel(replace(job.sr, encoder_size=lm.hidden_size, n_items=None)).to(next(lora.parameters()).device)
-    pair = AlignedPair(
-        lm,
-        sr,
-        config.objective(),
-        short_text_tokens=config.short_text_tokens,
-        batch_tokens=config.text_batch_tokens or None,
-        short_text_grad=config.short_text_grad,
-        random_positions=config.random_positions,
-    ).to(next(lora.parameters()).device)
-    training = AlignmentInstances(job.data, seed=job.seed)
-    instructions = Instructions(
-        lm.tokenizer,
-        PromptFamily.load(config.prompts),
-        context=lm.context,
-        max_tokens=config.instruction_tokens,
-        max_target_tokens=config.target_tokens,
-        chat_template=config.chat_template,
-    )
-    collate = _collator(job, training, instructions)
+    pair = _new_pair(job, lm)
+    collate = collator(job, lm)
+    training = collate.instances
     _say(job, pair, training)
     trainer = AlignmentTrainer(
         pair,
@@ -187,7 +166,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
         order=training.order,
         rows=len(training),
         collate=collate,
-        held_out=_held_out(job, instructions),
+        held_out=_held_out(job, lm),
         cached_rows=config.cached_rows,
         describe=lambda rows: _describe(training, rows),
         identity=identity,
@@ -197,28 +176,66 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     trainer.remove_callback(ProgressCallback)
     trainer.continue_training()
     health = trainer.health() if trainer.held_out else {}
+    trainer.identity["health"] = health
+    trainer.save_pair(job.result)
     if trainer.args.should_save:
-        trainer.identity["health"] = health
-        trainer.save_pair(job.result)
         write_json(job.folder / HEALTH, {"health": health, "log": trainer.state.log_history})
         shutil.rmtree(trainer.folder, ignore_errors=True)
     logger.info("held out: %s", _figures(health))
     return health
 
 
+def collator(job: AlignmentJob, lm: LoadedLM, *, phase: int = TRAIN) -> AlignmentCollator:
+    """What makes batches of the alignment's training (0) or held-out (1) instances.
+
+    Raises:
+        ConfigError: a prompt family, or a context too short for any instruction. DataError: no instance.
+    """
+    config = job.config
+    return AlignmentCollator(
+        AlignmentInstances(job.data, phase=phase, seed=job.seed),
+        Instructions(
+            lm.tokenizer,
+            PromptFamily.load(config.prompts),
+            context=lm.context,
+            max_tokens=config.instruction_tokens,
+            max_target_tokens=config.target_tokens,
+            chat_template=config.chat_template,
+        ),
+        diversify=config.diversification(),
+        max_history=min(config.max_history, job.sr.max_positions),
+        instruction_history=config.instruction_history,
+        padding_side="left",  # targets end together: the language model's head runs over their positions only
+        seed=job.seed,
+    )
+
+
 @_quiet()
-def aligned_encoder(
-    job: AlignmentJob, *, max_tokens: int = 512, batch_tokens: int | None = None
-) -> LanguageModelEncoder:
-    """The aligned language model and `text_mlp` as a text encoder: vectors of `text_size` numbers for the store.
+def aligned_pair(job: AlignmentJob) -> tuple[AlignedPair, LoadedLM]:
+    """The finished alignment's pair, in evaluation mode, and the language model as `collator` wants it.
 
     Raises:
         CheckpointError: the alignment is not there, or belongs to other settings.
     """
-    if not (job.result / MANIFEST).exists():
-        raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
-    lm = job.language_model()
-    _refuse_other(job.result, job.identity(lm))
+    lm = _finished(job)
+    pair = _new_pair(job, lm)
+    shapes = pair.small_state()
+    found = load_alignment(job.result, pair.llm, name=lm.name, fingerprint=lm.fingerprint, pair_shapes=shapes)
+    pair.load_small_state(found.pair_state)
+    return pair.eval(), lm
+
+
+@_quiet()
+def aligned_encoder(
+    job: AlignmentJob, *, max_tokens: int = 512, batch_tokens: int | None = None
+) -> LanguageModelEncoder:
+    """The aligned language model and `text_mlp` as a text encoder: vectors of `text_size` numbers for the store (of H,
+    without `text_mlp`, where that goes on learning).
+
+    Raises:
+        CheckpointError: the alignment is not there, or belongs to other settings.
+    """
+    lm = _finished(job)
     found = load_alignment(job.result, lm.model, name=lm.name, fingerprint=lm.fingerprint)
     mlp = TextMLP(encoder_size=lm.hidden_size, text_size=job.sr.text_size)
     prefix = "sr.text_mlp."
@@ -231,8 +248,36 @@ def aligned_encoder(
         fingerprint=hashlib.sha256((lm.fingerprint + parts).encode()).hexdigest(),
         max_tokens=max_tokens,
         batch_tokens=batch_tokens,
-        head=_frozen(mlp, lm),
+        head=_frozen(mlp, lm) if job.config.text_mlp == "frozen" else None,
     )
+
+
+def _finished(job: AlignmentJob) -> LoadedLM:
+    """The language model of a finished alignment."""
+    if not (job.result / MANIFEST).exists():
+        raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
+    lm = job.language_model()
+    _refuse_other(job.result, job.identity(lm))
+    return lm
+
+
+def _new_pair(job: AlignmentJob, lm: LoadedLM) -> AlignedPair:
+    """The pair before its first step: LoRA is put into the language model."""
+    torch.manual_seed(job.seed)
+    config = job.config
+    lora = add_lora(
+        lm.model, r=config.lora_r, alpha=config.lora_alpha, dropout=config.lora_dropout, targets=config.lora_targets
+    )
+    device = next(lora.parameters()).device
+    return AlignedPair(
+        replace(lm, model=lora),
+        SRModel(replace(job.sr, encoder_size=lm.hidden_size, n_items=None)).to(device),
+        config.objective(),
+        short_text_tokens=config.short_text_tokens,
+        batch_tokens=config.text_batch_tokens or None,
+        short_text_grad=config.short_text_grad,
+        random_positions=config.random_positions,
+    ).to(device)
 
 
 def _frozen(mlp: TextMLP, lm: LoadedLM) -> nn.Module:
@@ -286,31 +331,17 @@ def _installed_tensorboard() -> bool:
     return find_spec("tensorboard") is not None
 
 
-def _collator(job: AlignmentJob, instances: AlignmentInstances, instructions: Instructions) -> AlignmentCollator:
-    config = job.config
-    return AlignmentCollator(
-        instances,
-        instructions,
-        diversify=config.diversification(),
-        max_history=min(config.max_history, job.sr.max_positions),
-        instruction_history=config.instruction_history,
-        padding_side="left",  # targets end together: the language model's head runs over their positions only
-        seed=job.seed,
-    )
-
-
-def _held_out(job: AlignmentJob, instructions: Instructions) -> list[AlignmentBatch]:
+def _held_out(job: AlignmentJob, lm: LoadedLM) -> list[AlignmentBatch]:
     """Batches of validation instances, the same in every run; as large as a training batch, but at most 64."""
     wanted = job.config.eval_instances
     if not wanted:
         return []
     try:
-        instances = AlignmentInstances(job.data, phase=VALID, seed=job.seed)
-    except LSVCRError:
+        collate = collator(job, lm, phase=VALID)
+    except DataError:
         logger.warning("no validation instance: no held-out figures")
         return []
-    collate = _collator(job, instances, instructions)
-    rows = instances.order(0)[:wanted]
+    rows = collate.instances.order(0)[:wanted]
     size = min(64, len(rows))
     whole = rows[: len(rows) - len(rows) % size]
     return [collate(part, 0) for part in np.split(whole, len(whole) // size)]

@@ -21,13 +21,14 @@ import torch.distributed as dist
 from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.alignment.cached import average_gradients, cached_backward
 from recbole_lsvcr.alignment.checkpoint import load_alignment, save_alignment
 from recbole_lsvcr.alignment.collate import AlignmentBatch
 from recbole_lsvcr.alignment.losses import average_over_processes, processes
-from recbole_lsvcr.alignment.pair import AlignedPair, AlignmentLosses
+from recbole_lsvcr.alignment.pair import LLM, AlignedPair, AlignmentLosses
 from recbole_lsvcr.errors import AlignmentError, ConfigError
 
 logger = logging.getLogger()
@@ -100,7 +101,7 @@ class AlignmentTrainer(Trainer):
         one must have in common with it.
 
     Raises:
-        ConfigError: under FSDP or DeepSpeed.
+        ConfigError: the cached-gradient step under FSDP or DeepSpeed.
         AlignmentError: a loss that is not finite; the last checkpoint stays.
     """
 
@@ -126,18 +127,26 @@ class AlignmentTrainer(Trainer):
             data_collator=StepCollator(collate, a_batch),  # type: ignore[arg-type]  # batches are no dictionaries
             callbacks=callbacks,
         )
-        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        if self.accelerator.distributed_type in sharded:
-            # They gather weights in every pass of the model, and processes here make different numbers of passes.
-            raise ConfigError(
-                f"alignment does not work under {self.accelerator.distributed_type.value} yet: start it with plain "
-                "data parallelism (torchrun without FSDP or DeepSpeed settings); cached_rows keeps the memory small"
-            )
+        self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        if self.sharded:
+            self._begin_sharded(pair, cached_rows)
         self.held_out, self.cached_rows, self.describe = held_out, cached_rows, describe
         self.identity = dict(identity)
         self.model_accepts_loss_kwargs = False  # the losses are means already: accumulation divides them
         self._sums: dict[str, torch.Tensor] = {}
         self._summed = 0
+
+    def _begin_sharded(self, pair: AlignedPair, cached_rows: int) -> None:
+        """Settings of FSDP and DeepSpeed; none of them was run here beyond a step of FSDP 2 on two CPU processes."""
+        kind = self.accelerator.distributed_type.value
+        if cached_rows:
+            raise ConfigError(
+                f"cached_rows = {cached_rows} works in one process and with plain data parallelism, not under {kind}: "
+                "set cached_rows: 0, or start without the settings of FSDP or DeepSpeed"
+            )
+        logger.warning(f"{kind} is passed through, untested, and without checkpoints: a killed alignment begins anew")
+        pair.equal_passes = True
+        self.args.save_strategy = SaveStrategy.NO
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 
@@ -217,10 +226,11 @@ class AlignmentTrainer(Trainer):
         pair = self.unwrapped
         training = pair.training
         pair.eval()
+        model = self.model_wrapped if self.sharded else pair
         sums: dict[str, float] = {}
         for batch in self.held_out:
             with self.compute_loss_context_manager():
-                losses = pair(batch.to(self.args.device))
+                losses = model(batch.to(self.args.device))
             for name, value in {**losses.parts, **losses.health}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         pair.train(training)
@@ -242,13 +252,18 @@ class AlignmentTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self.args.should_save:
-            self.save_pair(Path(output_dir or self.folder) / WEIGHTS)
+        self.save_pair(Path(output_dir or self.folder) / WEIGHTS)
 
     def save_pair(self, folder: Path) -> None:
-        """Write adapter, SR model and `contrast_adapter` as a checkpoint of `alignment.checkpoint`."""
+        """Write adapter, SR model and `contrast_adapter` as a checkpoint of `alignment.checkpoint`. Called in every
+        process; the first one writes."""
         pair = self.unwrapped
-        save_alignment(folder, pair_state=pair.small_state(), peft_model=pair.llm, description=self.identity)
+        # Sharded weights are gathered by all processes together.
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.sharded else pair.state_dict()
+        if self.args.should_save:
+            small = {name: value for name, value in state.items() if not name.startswith(LLM)}
+            adapter = {name.removeprefix(LLM): value for name, value in state.items() if name.startswith(LLM)}
+            save_alignment(folder, pair_state=small, peft_model=pair.llm, adapter=adapter, description=self.identity)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         pair = self.unwrapped
