@@ -12,9 +12,19 @@ import polars as pl
 import pytest
 import torch
 
-from recbole_lsvcr.alignment.corpus import held_out_texts, packed_batches, tokens, training_texts
-from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, main, perplexity, train_corpus_lm
+from recbole_lsvcr.alignment.collate import AlignmentCollator
+from recbole_lsvcr.alignment.corpus import held_out_texts, history_rows, packed_batches, tokens, training_texts
+from recbole_lsvcr.alignment.corpus_lm import (
+    CorpusLMConfig,
+    _mixed,
+    _new_tokenizer,
+    main,
+    perplexity,
+    train_corpus_lm,
+)
+from recbole_lsvcr.alignment.instances import AlignmentInstances
 from recbole_lsvcr.alignment.load import add_lora, load_causal_lm
+from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.encoding import load_encoder
@@ -281,3 +291,44 @@ def test_the_command_line(tiny_data: Path, tmp_path, capsys):
         error = capsys.readouterr().err
         assert says in error and error.strip().count("\n") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["lm"]
+
+
+def test_histories_hold_training_targets_and_nothing_later(data):
+    texts = pl.concat([data.tables.titles, data.tables.contents])
+    tokenizer = byte_tokenizer(texts)
+    rows = history_rows(data, tokenizer, prompts="en", context=4096, length=2048, seed=3)
+    read = tokenizer.decode(np.concatenate([next(rows).ravel() for _ in range(40)]))
+    assert "recommend the next video" in read and "potentially interactive comment" in read
+    assert "marker" not in read
+    assert "these interaction histories:early title" in read.replace(": ", ":")  # an instruction, then its target
+    again = history_rows(data, tokenizer, prompts="en", context=4096, length=2048, seed=3)
+    assert tokenizer.decode(np.concatenate([next(again).ravel() for _ in range(40)])) == read
+
+
+def test_the_share_of_histories_is_kept():
+    drawn = _mixed(iter("a" * 100), iter("b" * 100), 0.7)
+    assert "".join(itertools.islice(drawn, 20)).count("b") == 14  # type: ignore[arg-type]
+
+
+def test_histories_teach_the_next_title(data, tmp_path):
+    """Every user watches the videos in one order: who has read histories finds the next title less surprising."""
+    found = []
+    for share in (0.0, 0.8):
+        config = dataclasses.replace(SMALL, hidden_size=64, context=1024, block=128, steps=120, histories=share)
+        folder = tmp_path / str(share)
+        train_corpus_lm(data, folder, config)
+        lm = load_causal_lm(folder)
+        collate = AlignmentCollator(
+            AlignmentInstances(data, tasks=["video"]),
+            Instructions(lm.tokenizer, PromptFamily.load("en"), context=1024),
+            max_history=6,
+        )
+        batch = collate(np.arange(8), 0)
+        with torch.no_grad():
+            logits = lm.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        found.append(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()))
+    assert found[1] < 0.8 * found[0]
+
+
+def byte_tokenizer(texts: pl.Series):
+    return _new_tokenizer(texts, dataclasses.replace(SMALL, context=4096))

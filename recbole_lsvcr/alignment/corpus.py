@@ -8,11 +8,15 @@ training records, and the titles of the videos of training interactions and reco
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from recbole_lsvcr.alignment.collate import AlignmentCollator
+from recbole_lsvcr.alignment.instances import AlignmentInstances
+from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import TRAIN
 from recbole_lsvcr.errors import DataError
@@ -20,6 +24,8 @@ from recbole_lsvcr.errors import DataError
 HELD_OUT = 0.02
 HELD_OUT_TEXTS = 200
 CHUNK = 4096  # texts tokenised at once
+HISTORIES = 64  # instances written at once
+TARGET_TOKENS = 64
 
 
 def training_texts(data: JointData) -> pl.DataFrame:
@@ -85,6 +91,32 @@ def packed_batches(
             used = len(blocks) // batch * batch
             yield from blocks[:used].reshape(-1, batch, block)
             pending = np.concatenate([blocks[used:].ravel(), pending[blocks.size :]])
+
+
+def history_rows(
+    data: JointData, tokenizer: Any, *, prompts: str, context: int, length: int, seed: int
+) -> Iterator[np.ndarray]:
+    """int64 rows [1, length] of token ids, without end: the training instances' instructions with their targets, one
+    after the other, in a new order and with other comments in every epoch.
+
+    Every entry of an instruction is the target of the entries before it, so a row teaches many next videos at once.
+
+    Raises:
+        ConfigError: a prompt family that cannot be used, a context too short for it. DataError: no training instance.
+    """
+    instances = AlignmentInstances(data, seed=seed)
+    family = PromptFamily.load(prompts)
+    instructions = Instructions(tokenizer, family, context=context, max_tokens=length, max_target_tokens=TARGET_TOKENS)
+    collate = AlignmentCollator(instances, instructions, seed=seed)
+    pending = np.zeros(0, np.int64)
+    for epoch in count():
+        order = instances.order(epoch)
+        for start in range(0, len(order), HISTORIES):
+            batch = collate(order[start : start + HISTORIES], epoch)
+            pending = np.concatenate([pending, batch.input_ids[batch.attention_mask.bool()].numpy()])
+            used = len(pending) // length * length
+            yield from pending[:used].reshape(-1, 1, length)
+            pending = pending[used:]
 
 
 def tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import __version__
-from recbole_lsvcr.alignment.corpus import held_out_texts, packed_batches, tokens, training_texts
+from recbole_lsvcr.alignment.corpus import held_out_texts, history_rows, packed_batches, tokens, training_texts
 from recbole_lsvcr.alignment.load import LoadedLM, load_causal_lm
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
@@ -60,6 +61,8 @@ class CorpusLMConfig:
         architecture: `llama` or `qwen2`. vocab_size, hidden_size, layers, context: its sizes; embeddings are tied.
         adapt: folder or hub name of a causal language model or encoder to go on with, or `minilm`; the sizes above and
             the architecture are its own then.
+        histories: share of the steps, from 0 to below 1, that read users' training histories as instructions with their
+            targets, by the prompt family `prompts`; the others read single texts.
         minutes: time for everything, tokenizer and evaluation included. steps: training steps instead (0: `minutes`).
         block, batch: tokens of a training sequence, sequences of a step; every fourth step has one long sequence.
         learning_rate: the highest; None: 3e-3 for a new model, 3e-4 for an adapted one.
@@ -68,6 +71,8 @@ class CorpusLMConfig:
 
     architecture: Literal["llama", "qwen2"] = "llama"
     adapt: str = ""
+    histories: float = 0.0
+    prompts: str = "en"
     vocab_size: int = 4096
     hidden_size: int = 128
     layers: int = 2
@@ -91,6 +96,8 @@ class CorpusLMConfig:
             raise ConfigError(f"hidden_size is {self.hidden_size}; give a multiple of {HEAD_SIZE}")
         if self.context < self.block:
             raise ConfigError(f"context is {self.context}; give at least block, {self.block}")
+        if not 0 <= self.histories < 1:
+            raise ConfigError(f"histories is {self.histories}; give a share from 0 to below 1")
         if not self.minutes > 0 or not self.peak > 0:
             raise ConfigError(f"minutes is {self.minutes}, learning_rate {self.peak}; give numbers above 0")
 
@@ -184,7 +191,7 @@ def train_corpus_lm(data: JointData, output: str | Path, config: CorpusLMConfig 
     check_replaceable(output, MANIFEST)
     with torch.random.fork_rng():  # the caller's random numbers stay as they are
         torch.manual_seed(config.seed)
-        model, tokenizer, made = _make(training_texts(data), source, config, started)
+        model, tokenizer, made = _make(data, source, config, started)
     report = {"written_by": f"recbole-lsvcr {__version__}", **head, **made}
     with quiet_transformers(), replaced_folder(output, MANIFEST) as temporary:
         model.save_pretrained(temporary)
@@ -194,11 +201,11 @@ def train_corpus_lm(data: JointData, output: str | Path, config: CorpusLMConfig 
 
 
 def _make(
-    texts: pl.DataFrame, source: LoadedLM | None, config: CorpusLMConfig, started: float
+    data: JointData, source: LoadedLM | None, config: CorpusLMConfig, started: float
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The trained model, its tokenizer, and what is to be said of them; `started` is when the minutes began."""
     rng = np.random.default_rng(config.seed)
-    texts, held_out = held_out_texts(texts, rng)
+    texts, held_out = held_out_texts(training_texts(data), rng)
     if source is None:
         sample = rng.permutation(texts.height)[:TOKENIZER_TEXTS]
         tokenizer = _new_tokenizer(texts["text"].gather(np.sort(sample)), config)
@@ -215,8 +222,14 @@ def _make(
     before = perplexity(model, tokenizer, held_out, config.block)
     again = 2 * (time.perf_counter() - evaluated)  # what evaluation and saving will take at the end
     deadline = started + 60 * config.minutes - min(again, LEFT_FOR_END * 60 * config.minutes)
-    batches = packed_batches(texts, tokenizer, block=config.block, batch=config.batch, rng=rng)
-    trained = _train(model, batches, config, context, deadline)
+    batches = _long_rows(packed_batches(texts, tokenizer, block=config.block, batch=config.batch, rng=rng), context)
+    if config.histories:
+        length = min(config.block * config.batch, context)
+        histories = history_rows(
+            data, tokenizer, prompts=config.prompts, context=context, length=length, seed=config.seed
+        )
+        batches = _mixed(batches, histories, config.histories)
+    trained = _train(model, batches, config, deadline)
     after = perplexity(model, tokenizer, held_out, config.block)
     titles = int(texts["is_title"].sum())
     return (
@@ -235,14 +248,25 @@ def _make(
     )
 
 
-def _train(
-    model: Any, batches: Iterator[np.ndarray], config: CorpusLMConfig, context: int, deadline: float
-) -> dict[str, Any]:
+def _long_rows(batches: Iterator[np.ndarray], context: int) -> Iterator[np.ndarray]:
+    """Every fourth batch as one row: the same number of tokens, and positions behind a block are learnt, too."""
+    for number, ids in enumerate(batches, start=1):
+        yield ids.reshape(1, -1) if number % LONG_EVERY == 0 and ids.size <= context else ids
+
+
+def _mixed(batches: Iterator[np.ndarray], others: Iterator[np.ndarray], share: float) -> Iterator[np.ndarray]:
+    """Batches of both, `share` of them others, evenly."""
+    for number in count():
+        yield next(others if int((number + 1) * share) > int(number * share) else batches)
+
+
+def _train(model: Any, batches: Iterator[np.ndarray], config: CorpusLMConfig, deadline: float) -> dict[str, Any]:
     """AdamW with warm-up and cosine decay over the steps, or over the time until `deadline`; at least one step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.peak, betas=(0.9, 0.95))
     model.train()
     started = time.perf_counter()
     losses: list[float] = []
+    seen = 0
     with tqdm(total=config.steps or None, desc="language model", unit="step", disable=None) as bar:
         while True:
             spent = time.perf_counter() - started
@@ -253,8 +277,7 @@ def _train(
                 rising, falling = progress / WARMUP, (1 + math.cos(math.pi * min(progress, 1.0))) / 2
                 group["lr"] = config.peak * max(LAST_RATE, min(rising, falling))
             ids = torch.from_numpy(next(batches)).to(model.device)
-            if len(losses) % LONG_EVERY == LONG_EVERY - 1 and ids.numel() <= context:
-                ids = ids.view(1, -1)  # the same number of tokens; positions behind `block` are learnt, too
+            seen += ids.numel()
             loss = _next_token_loss(model, ids, None)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
@@ -269,7 +292,6 @@ def _train(
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     seconds = time.perf_counter() - started
-    seen = len(losses) * config.batch * config.block
     return {
         "steps": len(losses),
         "tokens": seen,
@@ -342,6 +364,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in {
         "architecture": "llama or qwen2",
         "adapt": "model to go on with instead of a new one: a folder, a hub name, or minilm",
+        "histories": "share of the steps that read users' training histories as instructions",
+        "prompts": "prompt family of these instructions",
         "vocab_size": "tokens of the tokenizer",
         "hidden_size": "width",
         "layers": "number of layers",

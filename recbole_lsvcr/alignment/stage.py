@@ -181,7 +181,8 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     if trainer.args.should_save:
         write_json(job.folder / HEALTH, {"health": health, "log": trainer.state.log_history})
         shutil.rmtree(trainer.folder, ignore_errors=True)
-    logger.info("held out: %s", _figures(health))
+    if health:
+        logger.info("held out: %s", _figures(health))
     return health
 
 
