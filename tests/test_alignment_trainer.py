@@ -242,7 +242,8 @@ def test_a_killed_run_continues_to_the_weights_of_an_undisturbed_one(
         assert torch.equal(found, expected[name]), name
     whole, again = ([e["loss"] for e in t.state.log_history if "loss" in e] for t in (undisturbed, continued))
     assert whole == again
-    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-5"], "the last one only is kept"
+    kept = [path.name for path in checkpoints(tmp_path / "killed")]
+    assert kept == ["checkpoint-4", "checkpoint-5"], "one is kept until the loss after the next is known"
 
 
 def test_dropout_is_on_in_the_test_above(folder, collator, tmp_path):
@@ -269,10 +270,52 @@ def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_check
     told = r"loss is nan at step 4 .*ssc nan.*4 instances, first .*of user 'u\d"
     with pytest.raises(AlignmentError, match=told) as caught:
         trainer.continue_training()
-    assert "last checkpoint is kept" in str(caught.value) and "\n" not in str(caught.value)
+    assert "last good checkpoint is kept" in str(caught.value) and "\n" not in str(caught.value)
     (kept,) = checkpoints(tmp_path)
     assert kept.name == "checkpoint-3"
     assert all(bool(torch.isfinite(value).all()) for value in load_sr_weights(kept / "alignment").values())
+
+
+def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(folder, collator, tmp_path):
+    def spoil(pair: AlignedPair, value: float) -> None:
+        with torch.no_grad():
+            pair.contrast_adapter.weight.fill_(value)
+
+    def trainer(rate: float, callbacks: list[TrainerCallback] | None = None) -> tuple[AlignedPair, AlignmentTrainer]:
+        pair = make_pair(folder)
+        identity = {"base_model": pair.texts.name, "base_fingerprint": pair.texts.fingerprint}
+        return pair, make_trainer(
+            pair,
+            collator,
+            tmp_path,
+            rows=rows_of(collator, 8),
+            arguments={"save_steps": 1, "learning_rate": rate},
+            identity={**identity, "settings": {"learning_rate": rate, "steps": 6}},
+            callbacks=callbacks,
+        )
+
+    pair, first = trainer(1e-2)
+    first.add_callback(AtStep(3, lambda: spoil(pair, 3e38)))  # finite, and no loss comes of it
+    with pytest.raises(AlignmentError, match="loss is nan at step 3"):
+        first.continue_training()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    pair, second = trainer(1e-2)
+    second.add_callback(AtStep(3, lambda: spoil(pair, float("inf"))))
+    with pytest.raises(AlignmentError, match="after step 3 weights are not finite"):
+        second.continue_training()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    _, third = trainer(6e-3)
+    third.continue_training()
+    rates = {entry["step"]: entry["learning_rate"] for entry in third.state.log_history if "learning_rate" in entry}
+    assert rates[2] == pytest.approx(1e-2 * 5 / 6) and rates[3] == pytest.approx(6e-3 * 4 / 6)
+    with pytest.raises(CheckpointError, match="steps is 6 there, 7 here"):
+        make_trainer(
+            make_pair(folder),
+            collator,
+            tmp_path,
+            rows=rows_of(collator, 8),
+            identity={**third.identity, "settings": {"learning_rate": 6e-3, "steps": 7}},
+        ).continue_training()
 
 
 @pytest.mark.parametrize("other", [{"base_fingerprint": "0" * 64}, {"seed": 12}, {"settings": {"steps": 9}}])
@@ -332,7 +375,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path)
             if rank == 0 or "perplexity" in log[0]:  # the main process logs
                 for entry, wanted in zip(found_log, log, strict=True):
                     assert entry == pytest.approx(wanted, rel=2e-3, abs=2e-3)
-    assert [path.name for path in checkpoints(tmp_path / "0")] == ["checkpoint-3"]
+    assert [path.name for path in checkpoints(tmp_path / "0")] == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, data, tmp_path, monkeypatch, caplog):

@@ -156,7 +156,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
         logger.info("alignment in %s is finished", job.result)
         return dict(read_description(job.result).get("health", {}))
     config = job.config
-    pair = _new_pair(job, lm)
+    pair = new_pair(job, lm)
     collate = collator(job, lm)
     training = collate.instances
     _say(job, pair, training)
@@ -219,7 +219,7 @@ def aligned_pair(job: AlignmentJob) -> tuple[AlignedPair, LoadedLM]:
         CheckpointError: the alignment is not there, or belongs to other settings.
     """
     lm = _finished(job)
-    pair = _new_pair(job, lm)
+    pair = new_pair(job, lm)
     shapes = pair.small_state()
     found = load_alignment(job.result, pair.llm, name=lm.name, fingerprint=lm.fingerprint, pair_shapes=shapes)
     pair.load_small_state(found.pair_state)
@@ -262,7 +262,7 @@ def _finished(job: AlignmentJob) -> LoadedLM:
     return lm
 
 
-def _new_pair(job: AlignmentJob, lm: LoadedLM) -> AlignedPair:
+def new_pair(job: AlignmentJob, lm: LoadedLM) -> AlignedPair:
     """The pair before its first step: LoRA is put into the language model."""
     torch.manual_seed(job.seed)
     config = job.config

@@ -34,6 +34,8 @@ from recbole_lsvcr.errors import AlignmentError, ConfigError
 logger = logging.getLogger()
 
 WEIGHTS = "alignment"  # folder within a checkpoint
+REMEDY = "the last good checkpoint is kept; give a lower learning_rate or max_grad_norm, or another precision, and the same command goes on from there"
+REMEDIES = ("learning_rate", "max_grad_norm", "precision")  # settings that a run may be continued with otherwise
 WHOLE = "whole.json"  # written last: a checkpoint without it was cut short
 PREFIX = "checkpoint-"
 Collate = Callable[[np.ndarray, int], AlignmentBatch]
@@ -135,6 +137,7 @@ class AlignmentTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the losses are means already: accumulation divides them
         self._sums: dict[str, torch.Tensor] = {}
         self._summed = 0
+        self._unproven = False
 
     def _begin_sharded(self, pair: AlignedPair, cached_rows: int) -> None:
         """Settings of FSDP and DeepSpeed; none of them was run here beyond a step of FSDP 2 on two CPU processes."""
@@ -197,12 +200,15 @@ class AlignmentTrainer(Trainer):
         return losses.total.detach() * share
 
     def _check(self, losses: AlignmentLosses, step: Step) -> None:
-        if not bool(torch.isfinite(losses.total)):
+        if bool(torch.isfinite(losses.total)):
+            self._prove()
+        else:
+            if self.args.should_save:
+                shutil.rmtree(self._newest, ignore_errors=True)  # weights that lead here are no help
             parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.parts.items())
             raise AlignmentError(
                 f"the alignment loss is {losses.total.item()} at step {self.state.global_step} ({parts}); the batch "
-                f"holds {self.describe(step.rows)}. Training has stopped and the last checkpoint is kept; give a lower "
-                "learning_rate, or another precision, and run the same command again"
+                f"holds {self.describe(step.rows)}. Training has stopped and {REMEDY}"
             )
 
     # ---- what is logged ---------------------------------------------------------------------------------------------
@@ -273,20 +279,52 @@ class AlignmentTrainer(Trainer):
             name=self.identity["base_model"],
             fingerprint=self.identity["base_fingerprint"],
             pair_shapes=pair.small_state(),
-            expect=self.identity,
+            expect=self._decisive(),
         )
         pair.load_small_state(found.pair_state)
 
+    def _decisive(self) -> dict[str, Any]:
+        """What of the identity a run and one that continues it must share."""
+        settings = self.identity.get("settings")
+        if settings is None:
+            return self.identity
+        return {**self.identity, "settings": {key: settings[key] for key in settings if key not in REMEDIES}}
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:  # a learning rate given since then counts
+            optimizer, plan, rate = self.optimizer, self.lr_scheduler, self.args.learning_rate
+            assert optimizer is not None and plan is not None
+            plan.base_lrs = [rate] * len(optimizer.param_groups)
+            plan._last_lr = [rate * share(plan.last_epoch) for share in plan.lr_lambdas]
+            for group, now in zip(optimizer.param_groups, plan._last_lr, strict=True):
+                group["initial_lr"], group["lr"] = rate, now
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        spoilt = [name for name, weight in self.unwrapped.named_parameters() if _is_spoilt(weight)]
+        if spoilt:
+            raise AlignmentError(
+                f"after step {self.state.global_step} weights are not finite ({len(spoilt)} tensors, {spoilt[0]} among "
+                f"them). Training has stopped and {REMEDY}"
+            )
         super()._save_checkpoint(model, trial)
         if processes() > 1:
             dist.barrier()  # each process has written its random state
         if self.args.should_save:
-            folder = self.folder / f"{PREFIX}{self.state.global_step}"
-            write_json(folder / WHOLE, {"step": self.state.global_step})
-            for other in checkpoints(self.folder):
-                if other != folder:
-                    shutil.rmtree(other)
+            write_json(self._newest / WHOLE, {"step": self.state.global_step})
+            self._unproven = True
+
+    @property
+    def _newest(self) -> Path:
+        """The checkpoint of the step just done."""
+        return self.folder / f"{PREFIX}{self.state.global_step}"
+
+    def _prove(self) -> None:
+        """The first step after a checkpoint has a finite loss: older ones are not needed any more."""
+        if self._unproven and self.args.should_save:
+            for older in checkpoints(self.folder)[:-1]:
+                shutil.rmtree(older)
+        self._unproven = False
 
     def continue_training(self) -> None:
         """Train from the last whole checkpoint of the output folder, or from the start."""
@@ -298,6 +336,10 @@ class AlignmentTrainer(Trainer):
         if found:
             logger.info(f"continuing alignment after step {found[-1].name.removeprefix(PREFIX)}")
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
+
+
+def _is_spoilt(weight: torch.Tensor) -> bool:
+    return weight.requires_grad and not bool(torch.isfinite(weight).all())
 
 
 def checkpoints(folder: Path) -> list[Path]:
