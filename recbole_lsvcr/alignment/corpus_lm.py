@@ -186,7 +186,6 @@ def train_corpus_lm(data: JointData, output: str | Path, config: CorpusLMConfig 
     }
     known = _read(output)
     if known is not None and {key: known.get(key) for key in head} == head:
-        logger.info(f"The language model in {output} was made from these texts with these settings: it is used again")
         return known
     check_replaceable(output, MANIFEST)
     with torch.random.fork_rng():  # the caller's random numbers stay as they are
@@ -403,6 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, output, split = options.pop("data"), options.pop("output"), options.pop("split")
     try:
         config = CorpusLMConfig(**options)
+        known = _read(output)
         report = train_corpus_lm(JointData(Tables.load(folder), split=_split(split)), output, config)
     except (LSVCRError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
@@ -411,8 +411,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("\ninterrupted; nothing was saved\n")
         return 130
     texts, found = report["texts"], report["perplexity"]
+    again = ", made before from these texts with these settings" if report == known else ""
     sys.stdout.write(
-        f"{output}: {report['parameters']:,} parameters, {report['vocabulary']:,} tokens; "
+        f"{output}{again}: {report['parameters']:,} parameters, {report['vocabulary']:,} tokens; "
         f"{texts['titles']:,} titles and {texts['comments']:,} comments of {report['data']['name']}; "
         f"{report['steps']:,} steps, {report['tokens_per_second']:,} tokens/s; perplexity of {texts['held_out']} "
         f"held-out texts {found['before']:,} -> {found['after']:,}; {report['seconds']} s in all\n"

@@ -106,7 +106,7 @@ class AlignmentJob:
             "sr": {key: value for key, value in vars(self.sr).items() if key not in ("encoder_size", "n_items")},
         }
 
-    def language_model(self) -> LoadedLM:
+    def language_model(self, *, report_it: bool = True) -> LoadedLM:
         """The language model of the settings; `corpus` is trained first, unless it is there already."""
         config = self.config
         source = config.llm
@@ -114,13 +114,14 @@ class AlignmentJob:
             source = str(self.folder / CORPUS_LM)
             settings = CorpusLMConfig(minutes=config.corpus_minutes, steps=config.corpus_steps, seed=self.seed)
             report = train_corpus_lm(self.data, source, settings)
-            logger.info(
-                "language model: %s parameters, perplexity %s on held-out texts (%s untrained), %s tokens/s",
-                f"{report['parameters']:,}",
-                report["perplexity"]["after"],
-                report["perplexity"]["before"],
-                f"{report['tokens_per_second']:,}",
-            )
+            if report_it:
+                logger.info(
+                    "language model: %s parameters, perplexity %s on held-out texts (%s untrained), %s tokens/s",
+                    f"{report['parameters']:,}",
+                    report["perplexity"]["after"],
+                    report["perplexity"]["before"],
+                    f"{report['tokens_per_second']:,}",
+                )
         return load_causal_lm(
             source,
             name=config.llm,
@@ -257,7 +258,7 @@ def _finished(job: AlignmentJob) -> LoadedLM:
     """The language model of a finished alignment."""
     if not (job.result / MANIFEST).exists():
         raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
-    lm = job.language_model()
+    lm = job.language_model(report_it=False)
     _refuse_other(job.result, job.identity(lm))
     return lm
 
