@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data set folder")
     parser.add_argument("--work", type=Path, required=True, help="folder of the models")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     data = JointData(Tables.load(options.data), split={"time": [0.8, 0.9]}, max_videos=20, max_records=20)
@@ -51,9 +52,9 @@ def main() -> None:
     )
     print("|---" * 8 + "|")
     for minutes in options.minutes:
-        for way, settings in WAYS.items():
+        for way in options.ways:
             folder = options.work / f"{way.replace(', ', '-').lower()}-{minutes:g}"
-            report = train_corpus_lm(data, folder, CorpusLMConfig(minutes=minutes, **settings))
+            report = train_corpus_lm(data, folder, CorpusLMConfig(minutes=minutes, **WAYS[way]))
             row = {"model": way, "minutes": minutes, **measured(data, folder, report)}
             rows.append(row)
             print(

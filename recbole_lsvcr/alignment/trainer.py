@@ -34,7 +34,10 @@ from recbole_lsvcr.errors import AlignmentError, ConfigError
 logger = logging.getLogger()
 
 WEIGHTS = "alignment"  # folder within a checkpoint
-REMEDY = "the last good checkpoint is kept; give a lower learning_rate or max_grad_norm, or another precision, and the same command goes on from there"
+REMEDY = (
+    "the last good checkpoint is kept; give a lower learning_rate or max_grad_norm, or another precision, and the same "
+    "command goes on from there"
+)
 REMEDIES = ("learning_rate", "max_grad_norm", "precision")  # settings that a run may be continued with otherwise
 WHOLE = "whole.json"  # written last: a checkpoint without it was cut short
 PREFIX = "checkpoint-"
