@@ -11,6 +11,8 @@ instances are then ranked by the cosine of the prediction to the candidates' tit
 - `instruction`: the hidden state of the last instruction token;
 - `s~`: contrast_adapter of it (Eq. 11); `s`: what the SR model makes of both histories (Eq. 8), before fine-tuning;
 - `MiniLM mean`, `MiniLM last`: the same two of the frozen MiniLM vectors, without any language model trained here.
+
+Then the balance of the losses: the norm of each weighted loss's gradient in each part of the pair, on one batch.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from recbole_lsvcr.pipeline import Run, environment
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 KEPT_APART = 0.2
+PARTS = {"LoRA": "llm.", "text_mlp": "sr.text_mlp.", "SR model": "sr.", "contrast_adapter": "contrast_adapter."}
 
 
 def main() -> None:
@@ -58,6 +61,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
+    norms: dict[str, dict[str, dict[str, float]]] = {}
     print(
         "| setting | vectors | size | all | seen, own kind | chance | unseen, own kind | chance |\n|---"
         + "|---" * 7
@@ -65,21 +69,52 @@ def main() -> None:
     )
     for cell in read_plan(options.plan):
         if cell.setting in options.settings and cell.seed == options.seed and cell.model == "LSVCR":
-            for name, row in probes(cell, options):
+            run = _run(cell, options)
+            norms[cell.setting] = balance(run)
+            for name, row in probes(run, options):
                 rows[f"{cell.setting}: {name}"] = row
                 shown = [f"{row['size']:.0f}", *(f"{value:.3f}" for key, value in row.items() if key != "size")]
                 print("| " + " | ".join([cell.setting, name, *shown]) + " |", flush=True)
+    print("\n| setting | loss | " + " | ".join(PARTS) + " |\n|---|---" + "|---" * len(PARTS) + "|")
+    for setting, losses in norms.items():
+        for name, found in losses.items():
+            print(f"| {setting} | {name} | " + " | ".join(f"{found[part]:.3f}" for part in PARTS) + " |")
     if options.output:
         arguments = {key: value for key, value in vars(options).items() if isinstance(value, int | str)}
         machine = {key: value for key, value in environment().items() if key != "command"}
         kept = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
-        write_json(options.output, {**arguments, "rows": kept, "environment": machine})
+        write_json(options.output, {**arguments, "rows": kept, "gradient_norms": norms, "environment": machine})
 
 
-def probes(cell: Cell, options: argparse.Namespace) -> list[tuple[str, dict[str, float]]]:
-    """The figures of every kind of vector of a cell's alignment."""
+def _run(cell: Cell, options: argparse.Namespace) -> Run:
     settings: dict[str, Any] = {**cell.parameters, "model": cell.model, "seed": cell.seed}
-    run = Run(load_config(None, {**settings, "output": str(options.work / cell.name)}))
+    return Run(load_config(None, {**settings, "output": str(options.work / cell.name)}))
+
+
+def balance(run: Run) -> dict[str, dict[str, float]]:
+    """loss -> part of the pair -> norm of the weighted loss's gradient, without dropout, on the first 32 instances."""
+    pair, lm = aligned_pair(run.alignment)
+    collate = collator(run.alignment, lm)
+    batch = collate(collate.instances.order(0)[:32], 0)
+    objective, found = pair.objective, {}
+    for name, weight in objective.weights.items():
+        alone = {"lm": 0.0, "sr": 0.0, "contrast": 0.0, "ssc": name == "ssc", "vcc": name == "vcc"}
+        alone |= {name if name in ("lm", "sr") else "contrast": weight}
+        pair.objective = replace(objective, **alone)
+        pair.zero_grad()
+        pair(batch).total.backward()
+        found[name] = {part: _norm(pair, prefix) for part, prefix in PARTS.items()}
+    pair.objective = objective
+    return found
+
+
+def _norm(pair: AlignedPair, prefix: str) -> float:
+    grads = [w.grad for n, w in pair.named_parameters() if n.startswith(prefix) and w.grad is not None]
+    return float(torch.stack([grad.norm() for grad in grads]).norm()) if grads else 0.0
+
+
+def probes(run: Run, options: argparse.Namespace) -> list[tuple[str, dict[str, float]]]:
+    """The figures of every kind of vector of a cell's alignment."""
     data = run.dataset.joint
     pair, lm = aligned_pair(run.alignment)
     found = {}

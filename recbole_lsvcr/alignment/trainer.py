@@ -206,8 +206,8 @@ class AlignmentTrainer(Trainer):
         if bool(torch.isfinite(losses.total)):
             self._prove()
         else:
-            if self.args.should_save:
-                shutil.rmtree(self._newest, ignore_errors=True)  # weights that lead here are no help
+            if self.args.should_save and len(checkpoints(self.folder)) > 1:
+                shutil.rmtree(self._newest, ignore_errors=True)  # weights that lead here at once are no help
             parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.parts.items())
             raise AlignmentError(
                 f"the alignment loss is {losses.total.item()} at step {self.state.global_step} ({parts}); the batch "
