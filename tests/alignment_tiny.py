@@ -123,7 +123,7 @@ def make_instances(n: int = 8, *, texts: int = 9, seed: int = 0) -> list[Instanc
             is_video=i % 2 == 0,
             videos=[(int(rng.integers(0, texts + 1)), int(rng.integers(0, texts + 1))) for _ in range(videos)],
             records=[
-                (int(rng.integers(0, texts + 1)), rng.integers(1, texts + 1, rng.integers(0, 4)).tolist())
+                (int(rng.integers(0, texts + 1)), rng.integers(0, texts + 1, rng.integers(0, 4)).tolist())
                 for _ in range(records)
             ],
             watched=0 if i % 2 == 0 else int(rng.integers(1, texts + 1)),
@@ -154,11 +154,13 @@ def batch_of(
         tokens[name] = torch.nn.functional.pad(tokens[name], padding, value=value)
     tokens["last_instruction"] = tokens["last_instruction"] + before
     videos, records = np.zeros((size, n, 2), np.int64), np.zeros((size, m, 4), np.int64)
+    counts = np.zeros((size, m), np.int64)
     for b, instance in enumerate(instances):
         for place, (title, comment) in enumerate(instance.videos):
             videos[b, place] = title, comment
         for place, (title, comments) in enumerate(instance.records):
             records[b, place, : 1 + len(comments)] = [title, *comments]
+            counts[b, place] = len(comments)
     target = torch.tensor([i.target for i in instances])
     return AlignmentBatch(
         is_video=torch.tensor([i.is_video for i in instances]),
@@ -168,6 +170,7 @@ def batch_of(
         video_len=torch.tensor([len(i.videos) for i in instances]),
         record_titles=torch.from_numpy(records[..., 0]),
         record_comments=torch.from_numpy(records[..., 1:]),
+        record_counts=torch.from_numpy(counts),
         record_len=torch.tensor([len(i.records) for i in instances]),
         watched=torch.tensor([i.watched for i in instances]),
         target=target,

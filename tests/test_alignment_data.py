@@ -542,6 +542,20 @@ def test_held_out_instances_show_the_top_comment_to_both_sides():
     assert all(step.llm == step.sr for step in records)
 
 
+def test_an_empty_comment_of_a_record_counts_and_has_no_text():
+    tables = Tables.from_arrays(
+        inter=[("a", "v", START + DAY), ("a", "w", START + 3 * DAY)],
+        cinter=[("a", comment, START) for comment in ("c1", "c2", "c3")],
+        comments={"c1": {"item_id": "v", "content": ""}, "c2": {"item_id": "v"}, "c3": {"item_id": "v"}},
+    )
+    data = JointData(tables, split=Split("time"))
+    collator, _ = collator_of(data)
+    batch = collator([len(collator.instances) - 2], 0)  # the later video
+    assert batch.record_len.tolist() == [1] and batch.record_counts.tolist() == [[3]]
+    shown = sorted(batch.record_comments[0, 0].tolist())
+    assert shown[0] == 0 and {batch.texts[row - 1] for row in shown[1:]} == {"text of c2", "text of c3"}
+
+
 def test_empty_histories_keep_one_column():
     tables = Tables.from_arrays(
         inter=[("a", "v", START + DAY)],

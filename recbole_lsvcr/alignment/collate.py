@@ -45,6 +45,7 @@ class AlignmentBatch:
     video_len: Tensor  # [B]
     record_titles: Tensor  # [B, m]
     record_comments: Tensor  # [B, m, K] the SR side's, 0 behind the last
+    record_counts: Tensor  # [B, m] of them, empty ones included
     record_len: Tensor  # [B]
     watched: Tensor  # [B] title of the video being watched, 0 for video instances
     target: Tensor  # [B] the next video's title, or the comment
@@ -156,6 +157,7 @@ class AlignmentCollator:
             video_len=_tensor(inputs.video_len),
             record_titles=_tensor(titles.rows(inputs.record_items)),
             record_comments=_tensor(comments.rows(shown.records.sr)),
+            record_counts=_tensor((shown.records.sr > 0).sum(axis=2)),
             record_len=_tensor(inputs.record_len),
             watched=_tensor(np.where(is_video, 0, titles.rows(inputs.item))),
             target=_tensor(np.where(is_video, titles.rows(inputs.item), comments.rows(shown.target))),

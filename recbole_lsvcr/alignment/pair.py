@@ -208,7 +208,8 @@ class AlignedPair(nn.Module):
         """
         title, comment = self.sr.merge_title(table), self.sr.merge_comment(table)
         written = batch.record_comments
-        mean = F.embedding_bag(written.flatten(0, 1), comment, mode="mean", padding_idx=0)
+        total = F.embedding_bag(written.flatten(0, 1), comment, mode="sum", padding_idx=0).view(*written.shape[:2], -1)
+        mean = total / batch.record_counts.clamp(min=1).unsqueeze(2)
         states = self.sr.encode(
             StreamInput(
                 table_rows(title, batch.video_titles) + table_rows(comment, batch.video_comments),
@@ -216,7 +217,7 @@ class AlignedPair(nn.Module):
                 positions=positions[0],
             ),
             StreamInput(
-                table_rows(title, batch.record_titles) + mean.view(*written.shape[:2], -1),
+                table_rows(title, batch.record_titles) + mean,
                 batch.record_len,
                 positions=positions[1],
             ),
