@@ -322,6 +322,11 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
     """
     if stage not in STAGES:
         raise ConfigError(f"stage '{stage}' is not known; accepted: {', '.join(STAGES)}")
+    if stage != "align" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"stage {stage} runs in one process, only align in several: start torchrun with --stage align, and the "
+            "other stages without torchrun"
+        )
     current = Run(config)
     current.describe()
     if stage == "prepare":

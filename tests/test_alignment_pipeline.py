@@ -118,6 +118,12 @@ def test_what_is_missing_or_wrong_is_named(tiny_config: Make, tmp_path: Path) ->
     assert pipeline.align(tiny_config()) is None  # off
 
 
+def test_several_processes_are_for_alignment_alone(tiny_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="stage all runs in one process, only align in several"):
+        pipeline.run(tiny_config(alignment=SETTINGS))
+
+
 @pytest.mark.parametrize("stage", [pipeline.align, pipeline.encode])
 def test_a_missing_package_is_named(tiny_config: Make, monkeypatch: pytest.MonkeyPatch, stage: Any) -> None:
     monkeypatch.delitem(sys.modules, "recbole_lsvcr.alignment.stage", raising=False)

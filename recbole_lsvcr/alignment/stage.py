@@ -160,7 +160,8 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     pair = new_pair(job, lm)
     collate = collator(job, lm)
     training = collate.instances
-    _say(job, pair, training)
+    if arguments.process_index == 0:
+        _say(job, pair, len(training), arguments.world_size)
     trainer = AlignmentTrainer(
         pair,
         arguments,
@@ -182,7 +183,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     if trainer.args.should_save:
         write_json(job.folder / HEALTH, {"health": health, "log": trainer.state.log_history})
         shutil.rmtree(trainer.folder, ignore_errors=True)
-    if health:
+    if health and arguments.process_index == 0:
         logger.info("held out: %s", _figures(health))
     return health
 
@@ -361,17 +362,18 @@ def _describe(instances: AlignmentInstances, rows: np.ndarray) -> str:
     return f"{len(rows)} instances, first {'; '.join(shown)}"
 
 
-def _say(job: AlignmentJob, pair: AlignedPair, training: AlignmentInstances) -> None:
+def _say(job: AlignmentJob, pair: AlignedPair, instances: int, processes: int) -> None:
     trained = sum(weight.numel() for weight in pair.parameters() if weight.requires_grad)
     every = sum(weight.numel() for weight in pair.parameters())
     config = job.config
     logger.info(
-        "Aligning with %s: %s of %s parameters trained; %s training instances; %s steps of %s x %s",
+        "Aligning with %s: %s of %s parameters trained; %s training instances; %s steps of %s%s x %s",
         config.llm,
         f"{trained:,}",
         f"{every:,}",
-        f"{len(training):,}",
+        f"{instances:,}",
         f"{config.steps:,}",
+        "" if processes == 1 else f"{processes} processes x ",
         config.accumulation,
         config.batch_size,
     )
