@@ -137,19 +137,23 @@ class Run:
             raise ConfigError(
                 f"alignment needs the package {error.name}: pip install 'recbole-lsvcr[llm]', or set alignment: off"
             ) from error
-        settings = load_alignment_config(self.config["alignment"])
+        given, device = self._prepared(), str(self.config["device"])
+        return AlignmentJob(given.data, given.config, given.sr, self.alignment_folder, seed=given.seed, device=device)
+
+    def _prepared(self) -> Prepared:
+        """All that alignment and its text encoder are made of."""
         joint = self.dataset.joint
-        return AlignmentJob(
-            joint,
-            settings,
-            self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
-            self.alignment_folder,
+        return Prepared(
+            data=joint,
+            config=load_alignment_config(self.config["alignment"]),
+            sr=self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
             seed=int(self.config["seed"]),
-            device=str(self.config["device"]),
+            text={name: self.config[name] for name in TEXT_SETTINGS},
         )
 
     def prepare(self) -> Path:
-        """Write what stages `align` and `encode` need on a machine without RecBole; returns the folder.
+        """Write what stages `align` and `encode` need on a machine without RecBole; returns the folder. Needs neither
+        transformers nor peft.
 
         Raises:
             ConfigError: nothing is to be aligned.
@@ -160,9 +164,7 @@ class Run:
                 "one-gpu-7b"
             )
         folder = self.folder / PREPARED
-        text = {name: self.config[name] for name in TEXT_SETTINGS}
-        job = self.alignment
-        write_prepared(folder, Prepared(job.data, job.config, job.sr, job.seed, text))
+        write_prepared(folder, self._prepared())
         logger.info(
             "prepared %s; where the language model is: python -m recbole_lsvcr.alignment %s --output %s",
             folder,

@@ -63,6 +63,13 @@ def test_everything_comes_back(config: LSVCRConfig) -> None:
             np.testing.assert_array_equal(found.data.rows(kind, phase), job.data.rows(kind, phase))
 
 
+def test_it_is_written_without_transformers(config: LSVCRConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "recbole_lsvcr.alignment.stage", raising=False)
+    for name in ("transformers", "peft", "safetensors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert (pipeline.Run(config).prepare() / MANIFEST).is_file()
+
+
 def test_it_gives_the_runs_own_alignment_without_recbole(config: LSVCRConfig, tmp_path: Path) -> None:
     prepared = pipeline.Run(config).prepare()
     away = tmp_path / "away"
