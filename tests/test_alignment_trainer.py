@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -380,6 +381,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path)
 
 def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, data, tmp_path, monkeypatch, caplog):
     """As far as that can be seen without GPUs: accelerate shards nowhere else."""
+    caplog.set_level(logging.WARNING)
     kind = property(lambda self: DistributedType.FSDP)
     monkeypatch.setattr(Accelerator, "distributed_type", kind)
     pair = make_pair(folder)
