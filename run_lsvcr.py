@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stage",
         choices=["prepare", "align", "encode", "finetune", "evaluate", "all"],
         default=None,
-        help="the stage to run; all (the default) leaves out prepare, which writes what a machine without RecBole needs",
+        help="the stage to run; all (the default) leaves out prepare (files for a machine without RecBole)",
     )
     parser.add_argument("--output", metavar="DIR", default=None, help="folder for everything the run writes")
     return parser
