@@ -24,8 +24,9 @@ from dataset_tools.files import write_json
 from recbole_lsvcr.alignment.collate import IGNORED
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.alignment.corpus import held_out_texts, tokens, training_texts
-from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, perplexity, train_corpus_lm
+from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
 from recbole_lsvcr.alignment.load import LoadedLM, load_causal_lm
+from recbole_lsvcr.alignment.perplexity import perplexity
 from recbole_lsvcr.alignment.stage import AlignmentJob, collator, new_pair
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import VALID

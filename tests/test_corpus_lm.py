@@ -13,17 +13,16 @@ import pytest
 import torch
 
 from recbole_lsvcr.alignment.collate import AlignmentCollator
-from recbole_lsvcr.alignment.corpus import held_out_texts, history_rows, packed_batches, tokens, training_texts
+from recbole_lsvcr.alignment.corpus import _mixed, held_out_texts, history_rows, packed_batches, tokens, training_texts
 from recbole_lsvcr.alignment.corpus_lm import (
     CorpusLMConfig,
-    _mixed,
     _new_tokenizer,
     main,
-    perplexity,
     train_corpus_lm,
 )
 from recbole_lsvcr.alignment.instances import AlignmentInstances
 from recbole_lsvcr.alignment.load import add_lora, load_causal_lm
+from recbole_lsvcr.alignment.perplexity import perplexity
 from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables

@@ -26,6 +26,7 @@ HELD_OUT_TEXTS = 200
 CHUNK = 4096  # texts tokenised at once
 HISTORIES = 64  # instances written at once
 TARGET_TOKENS = 64
+LONG_EVERY = 4  # batches; the rows of such a batch are joined to one
 
 
 def training_texts(data: JointData) -> pl.DataFrame:
@@ -64,11 +65,58 @@ def training_texts(data: JointData) -> pl.DataFrame:
     return frame
 
 
+def texts_read(data: JointData) -> dict[str, Any]:
+    """What of the split decides which texts are `training_texts`."""
+    split = data.split
+    if split.kind == "time":
+        return {"kind": "time", "texts_before": split.valid_start}
+    return {"kind": split.kind, "left_out": list(split.left_out), "ratios": list(split.ratios)}
+
+
 def held_out_texts(texts: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.Series]:
     """Texts to train on, and a random few to keep apart."""
     held_out = min(HELD_OUT_TEXTS, max(1, round(HELD_OUT * texts.height)))
     order = rng.permutation(texts.height)
     return texts[np.sort(order[held_out:])], texts["text"].gather(np.sort(order[:held_out]))
+
+
+def training_batches(
+    data: JointData,
+    texts: pl.DataFrame,
+    tokenizer: Any,
+    *,
+    block: int,
+    batch: int,
+    context: int,
+    histories: float,
+    prompts: str,
+    rng: np.random.Generator,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """int64 batches [b, n] of token ids, without end: `packed_batches` of `texts`, every fourth of them as one long row
+    if the model's `context` holds it, and among them a share `histories` of `history_rows`.
+
+    Raises:
+        ConfigError, DataError: as `history_rows`, if histories are read.
+    """
+    batches = _long_rows(packed_batches(texts, tokenizer, block=block, batch=batch, rng=rng), context)
+    if not histories:
+        return batches
+    length = min(block * batch, context)
+    others = history_rows(data, tokenizer, prompts=prompts, context=context, length=length, seed=seed)
+    return _mixed(batches, others, histories)
+
+
+def _long_rows(batches: Iterator[np.ndarray], context: int) -> Iterator[np.ndarray]:
+    """Every fourth batch as one row: the same number of tokens, and positions behind a block are learnt, too."""
+    for number, ids in enumerate(batches, start=1):
+        yield ids.reshape(1, -1) if number % LONG_EVERY == 0 and ids.size <= context else ids
+
+
+def _mixed(batches: Iterator[np.ndarray], others: Iterator[np.ndarray], share: float) -> Iterator[np.ndarray]:
+    """Batches of both, `share` of them others, evenly."""
+    for number in count():
+        yield next(others if int((number + 1) * share) > int(number * share) else batches)
 
 
 def packed_batches(

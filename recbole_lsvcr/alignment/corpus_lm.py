@@ -17,25 +17,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
-import torch.nn.functional as F
 import yaml
-from torch import Tensor
 from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import __version__
-from recbole_lsvcr.alignment.corpus import held_out_texts, history_rows, packed_batches, tokens, training_texts
+from recbole_lsvcr.alignment.corpus import held_out_texts, texts_read, training_batches, training_texts
 from recbole_lsvcr.alignment.load import LoadedLM, load_causal_lm
+from recbole_lsvcr.alignment.perplexity import next_token_loss, perplexity
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
-from recbole_lsvcr.encoding.batches import token_batches
 from recbole_lsvcr.encoding.pretrained import placement, quiet_transformers
 from recbole_lsvcr.errors import ConfigError, LSVCRError
 from recbole_lsvcr.folders import check_replaceable, replaced_folder
@@ -50,7 +47,6 @@ HEAD_SIZE = 32
 TOKENIZER_TEXTS = 50_000  # more do not change the vocabulary of a small tokenizer
 WARMUP, LAST_RATE = 0.05, 0.1
 LEFT_FOR_END = 0.2  # of the minutes, at most
-LONG_EVERY = 4  # steps; the rows of such a step are joined to one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +177,7 @@ def train_corpus_lm(data: JointData, output: str | Path, config: CorpusLMConfig 
     started = time.perf_counter()
     source = load_causal_lm(config.adapt, device=config.device) if config.adapt else None
     head = {
-        "data": {"name": data.tables.name, "fingerprint": data.tables.fingerprint, "split": _described(data)},
+        "data": {"name": data.tables.name, "fingerprint": data.tables.fingerprint, "split": texts_read(data)},
         "settings": {**asdict(config), "adapt_fingerprint": source.fingerprint if source else ""},
     }
     known = _read(output)
@@ -221,13 +217,18 @@ def _make(
     before = perplexity(model, tokenizer, held_out, config.block)
     again = 2 * (time.perf_counter() - evaluated)  # what evaluation and saving will take at the end
     deadline = started + 60 * config.minutes - min(again, LEFT_FOR_END * 60 * config.minutes)
-    batches = _long_rows(packed_batches(texts, tokenizer, block=config.block, batch=config.batch, rng=rng), context)
-    if config.histories:
-        length = min(config.block * config.batch, context)
-        histories = history_rows(
-            data, tokenizer, prompts=config.prompts, context=context, length=length, seed=config.seed
-        )
-        batches = _mixed(batches, histories, config.histories)
+    batches = training_batches(
+        data,
+        texts,
+        tokenizer,
+        block=config.block,
+        batch=config.batch,
+        context=context,
+        histories=config.histories,
+        prompts=config.prompts,
+        rng=rng,
+        seed=config.seed,
+    )
     trained = _train(model, batches, config, deadline)
     after = perplexity(model, tokenizer, held_out, config.block)
     titles = int(texts["is_title"].sum())
@@ -245,18 +246,6 @@ def _make(
             "torch": torch.__version__,
         },
     )
-
-
-def _long_rows(batches: Iterator[np.ndarray], context: int) -> Iterator[np.ndarray]:
-    """Every fourth batch as one row: the same number of tokens, and positions behind a block are learnt, too."""
-    for number, ids in enumerate(batches, start=1):
-        yield ids.reshape(1, -1) if number % LONG_EVERY == 0 and ids.size <= context else ids
-
-
-def _mixed(batches: Iterator[np.ndarray], others: Iterator[np.ndarray], share: float) -> Iterator[np.ndarray]:
-    """Batches of both, `share` of them others, evenly."""
-    for number in count():
-        yield next(others if int((number + 1) * share) > int(number * share) else batches)
 
 
 def _train(model: Any, batches: Iterator[np.ndarray], config: CorpusLMConfig, deadline: float) -> dict[str, Any]:
@@ -277,7 +266,7 @@ def _train(model: Any, batches: Iterator[np.ndarray], config: CorpusLMConfig, de
                 group["lr"] = config.peak * max(LAST_RATE, min(rising, falling))
             ids = torch.from_numpy(next(batches)).to(model.device)
             seen += ids.numel()
-            loss = _next_token_loss(model, ids, None)
+            loss = next_token_loss(model, ids, None)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise ConfigError(
@@ -297,38 +286,6 @@ def _train(model: Any, batches: Iterator[np.ndarray], config: CorpusLMConfig, de
         "tokens_per_second": round(seen / seconds),
         "training_seconds": round(seconds, 1),
     }
-
-
-def perplexity(model: Any, tokenizer: Any, texts: pl.Series, block: int) -> float:
-    """Of texts by themselves, cut at `block` tokens: exp of the mean loss of their tokens behind the first."""
-    ids = [row[:block] for row in tokens(tokenizer, texts.to_list())]
-    lengths = np.array([len(row) for row in ids])
-    total = 0.0
-    model.eval()
-    for batch in token_batches(lengths, 16 * block):
-        real = torch.arange(int(lengths[batch].max())) < torch.from_numpy(lengths[batch])[:, None]
-        padded = torch.zeros(real.shape, dtype=torch.int64)
-        padded[real] = torch.tensor([token for row in batch for token in ids[row]])
-        with torch.inference_mode():
-            mask = real.to(model.device)
-            loss = _next_token_loss(model, padded.to(model.device), mask)
-        total += float(loss) * int(real[:, 1:].sum())
-    return math.exp(min(total / max(int((lengths - 1).sum()), 1), 80.0))
-
-
-def _next_token_loss(model: Any, ids: Tensor, real: Tensor | None) -> Tensor:
-    """Mean cross-entropy of every token [b, n] behind the first of its row; `real` (bool [b, n]): all but padding."""
-    logits = model(input_ids=ids, attention_mask=None if real is None else real.long(), use_cache=False).logits
-    targets = ids[:, 1:] if real is None else ids[:, 1:].masked_fill(~real[:, 1:], -100)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
-
-
-def _described(data: JointData) -> dict[str, Any]:
-    """What of the split decides which texts are read."""
-    split = data.split
-    if split.kind == "time":
-        return {"kind": "time", "texts_before": split.valid_start}
-    return {"kind": split.kind, "left_out": list(split.left_out), "ratios": list(split.ratios)}
 
 
 def _read(output: Path) -> dict[str, Any] | None:
