@@ -11,6 +11,7 @@ EPILOG = """\
 Any other parameter of RecBole or of the model is given as --name=value, for example
   python run_lsvcr.py --config properties/quickstart.yaml --learning_rate=0.003 --topk=[5,10,20]
   python run_lsvcr.py --config my.yaml --model=SASRec --output runs/sasrec
+  python run_lsvcr.py --config my.yaml --task comment --model=CommentZAM --output runs/zam
   python run_lsvcr.py --config my.yaml --stage evaluate --protocols=[available+period]
 A run that was stopped continues when the same command is given again.
 """
@@ -20,14 +21,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_lsvcr.py",
         description=(
-            "Train and evaluate LSVCR, or any sequential model of RecBole, on videos and the comments under them."
+            "Train and evaluate LSVCR, or any sequential (videos) or context-aware (comments) model of RecBole, on "
+            "videos and the comments under them."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration (see properties/quickstart.yaml)")
-    parser.add_argument("--task", choices=["video"], default=None, help="what is ranked (default: video)")
+    parser.add_argument(
+        "--task",
+        choices=["video", "comment", "both"],
+        default=None,
+        help="what is ranked (default: what the model ranks, videos without a model); both: one alignment, one text "
+        "store, two fine-tunings, one report",
+    )
     parser.add_argument(
         "--stage",
         choices=["prepare", "align", "encode", "finetune", "evaluate", "all"],
@@ -63,20 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from recbole_lsvcr.config import load_config, parse_overrides
+    from recbole_lsvcr.config import load_configs, parse_overrides
 
     overrides = parse_overrides(rest)
     overrides |= {
         name: getattr(options, name) for name in ("task", "stage", "output") if getattr(options, name) is not None
     }
-    config = load_config(options.config, overrides)
+    configs = load_configs(options.config, overrides)
 
     from recbole_lsvcr import pipeline
     from recbole_lsvcr.report import log_to, table
 
-    with log_to(config):
-        report = pipeline.run(config, config["stage"] or "all")
-    if report is not None:
+    with log_to(configs[0]):
+        reports = pipeline.run_tasks(configs, configs[0]["stage"] or "all")
+    for report in reports:
         sys.stdout.write(table(report) + "\n")
     return 0
 

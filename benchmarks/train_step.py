@@ -29,7 +29,8 @@ from tqdm import trange
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.model.sr import SRConfig, SRModel
-from recbole_lsvcr.model.video import SRBatch, VideoObjective
+from recbole_lsvcr.model.streams import SRBatch
+from recbole_lsvcr.model.video import VideoObjective
 
 # Importing RecBole's sequential models switches autograd's anomaly detection on for the whole process (sine.py does),
 # which looks for NaN in every gradient. Both sides are compared without it; a line of its own says what it costs.

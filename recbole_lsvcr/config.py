@@ -16,9 +16,10 @@ from recbole.utils import argument_list as recbole_arguments
 
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.checkpoint import TRUST_KEY
+from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
-from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.plugin import MODELS, model_properties, properties_dir
 
 # Training and data settings that every model of a comparison shares unless the user says otherwise; the values are
 # LSVCR's.
@@ -37,6 +38,7 @@ SHARED = (
 )
 DEFAULT_EVAL_ARGS = {"split": {"time": ["-2d", "-1d"]}, "order": "TO", "group_by": "user", "mode": "uni99"}
 SAMPLE = "lsvcr-sample"
+MODEL_OF: Mapping[str, str] = {"video": "LSVCR", "comment": "LSVCRComment"}
 
 # Keys RecBole reads that stand in none of its property files.
 EXTRA_RECBOLE_KEYS = frozenset(
@@ -68,14 +70,15 @@ class LSVCRConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        ours, own = read_yaml(properties_dir() / "model" / "LSVCR.yaml"), properties_dir() / "model" / f"{model}.yaml"
+        ours = read_yaml(properties_dir() / "model" / f"{MODEL_OF[task_of(model_class)]}.yaml")
+        own = properties_dir() / "model" / f"{model}.yaml"
         set_by_model = read_yaml(own) if own.is_file() else {}
         shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
         self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
 
     def _negatives(self, model_class: type) -> dict[str, Any] | None:
         """One uniform negative for pairwise models, none for those that learn from a softmax."""
-        pairwise = (
+        pairwise = task_of(model_class) == "video" and (
             getattr(model_class, "input_type", None) == InputType.PAIRWISE
             or self.internal_config_dict.get("loss_type") == "BPR"
         )
@@ -147,7 +150,10 @@ def known_keys(models: Sequence[str]) -> set[str]:
         properties_dir() / "overall.yaml",
     ]
     files += [
-        folder / "model" / f"{model}.yaml" for model in models for folder in (recbole / "properties", properties_dir())
+        folder / f"{name}.yaml"
+        for model in models
+        for name in model_properties(model)
+        for folder in (recbole / "properties", properties_dir())
     ]
     keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
@@ -158,17 +164,49 @@ def known_keys(models: Sequence[str]) -> set[str]:
     return keys
 
 
+def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> list[LSVCRConfig]:
+    """The configurations of a run's tasks, as `load_config` reads them: for `task: both` those of `LSVCR` and of
+    `LSVCRComment`, else one.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
+    if given.get("task") != "both":
+        return [load_config(None, given)]
+    if given.get("model", "LSVCR") != "LSVCR":
+        raise ConfigError(
+            f"task = both fine-tunes {' and '.join(MODEL_OF.values())}; leave out model = {given['model']!r}, or name "
+            "one task"
+        )
+    known = known_keys(tuple(MODEL_OF.values()))
+    return [_load({**given, "model": model, "task": task}, known) for task, model in MODEL_OF.items()]
+
+
 def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> LSVCRConfig:
     """The configuration of a run: a YAML file, the overrides above it, everything else from the defaults.
 
+    Without `model` it is that of the task (`LSVCR` for videos, `LSVCRComment` for comments); without `task` that of the
+    model.
+
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data
-        set, a model RecBole does not know.
+        set, a model RecBole does not know or that does not do the task.
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
+    task = given.get("task")
+    if isinstance(task, str) and task in MODEL_OF and given.get("model", "LSVCR") == "LSVCR":
+        given["model"] = MODEL_OF[task]
     model = given.setdefault("model", "LSVCR")
-    _check_model(model)
-    _check_keys(given, known_keys([model]))
+    _check_model(model, task)
+    given.setdefault("task", task_of(get_model(model)))
+    return _load(given, known_keys([model]))
+
+
+def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
+    """The configuration of one model, whose task is named, and whose keys may be those of several models."""
+    model = given["model"]
+    _check_keys(given, known)
     for key, value in given.items():
         _check_value(key, value, model)
     given["eval_args"] = _eval_args(given.get("eval_args"))
@@ -181,18 +219,24 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     return config
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, task: Any) -> None:
     try:
         model_class = get_model(str(model))
     except (ValueError, AttributeError) as error:
+        ours = ", ".join(MODELS)
         raise ConfigError(
-            f"model '{model}' is not known; accepted: LSVCR, Popularity, Newest, TextSim and RecBole's "
-            "sequential models by their class names"
+            f"model '{model}' is not known; accepted: {ours}, and RecBole's sequential models (task video) and "
+            "context-aware models (task comment) by their class names"
         ) from error
-    if model_class.type != ModelType.SEQUENTIAL:
+    if model_class.type not in (ModelType.SEQUENTIAL, ModelType.CONTEXT):
         raise ConfigError(
-            f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with "
-            "sequential models (SASRec, GRU4Rec, LSVCR …)"
+            f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with sequential "
+            "models (SASRec, GRU4Rec, LSVCR …), task comment with context-aware ones (FM, LSVCRComment …)"
+        )
+    if task in MODEL_OF and task != task_of(model_class):
+        raise ConfigError(
+            f"model '{model}' ranks {task_of(model_class)}s, not {task}s; leave out the task, or choose a model such "
+            f"as {MODEL_OF[task]}"
         )
 
 
@@ -211,7 +255,7 @@ def _check_keys(given: Mapping[str, Any], known: set[str]) -> None:
 
 def _check_value(key: str, value: Any, model: str) -> None:
     ours = BY_NAME.get(key)
-    if ours is None or (ours not in PARAMETERS and not (properties_dir() / "model" / f"{model}.yaml").is_file()):
+    if ours is None or (ours not in PARAMETERS and model not in MODELS):
         return
     if not ours.accepts(value):
         raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")

@@ -65,11 +65,23 @@ def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(check(item) for item in value)
 
 
+_COMMENT_PROTOCOL = re.compile(r"available\+(full|uniform\d*)")
+
+
+def _is_comment_protocol(value: Any) -> bool:
+    return isinstance(value, str) and _COMMENT_PROTOCOL.fullmatch(value) is not None
+
+
 _PROTOCOL_FORM = "<all|available>+<full|uniform|popular|period>"
 
 PARAMETERS: tuple[Parameter, ...] = (
     # the run
-    Parameter("task", "video", _one_of("video"), "what is ranked"),
+    Parameter(
+        "task",
+        "video, comment, both",
+        _one_of("video", "comment", "both"),
+        "what is ranked; both: one alignment, one text store, two fine-tunings, one report",
+    ),
     Parameter(
         "stage",
         "prepare, align, encode, finetune, evaluate, all",
@@ -117,6 +129,25 @@ PARAMETERS: tuple[Parameter, ...] = (
         _list_of(_is_protocol),
         "the rankings reported, all made from one pass of the model",
     ),
+    Parameter(
+        "comment_valid_protocol",
+        "available+uniform, available+full, or nothing",
+        _is_comment_protocol,
+        "as `valid_protocol`, for comments",
+        True,
+    ),
+    Parameter(
+        "comment_protocols",
+        "a list of available+uniform, available+full",
+        _list_of(_is_comment_protocol),
+        "as `protocols`, for comments: those of the watched video that were there at the time",
+    ),
+    Parameter(
+        "comment_list_limit",
+        "an integer >= 0",
+        _at_least(0),
+        "videos with more candidate comments than this are left out of `available+full` (and counted); 0: none is",
+    ),
     Parameter("report_phases", "a list of valid, test", _list_of(_one_of("valid", "test")), "the phases reported"),
     Parameter("sample_num", "an integer >= 1", _at_least(1), "negatives of a sampled ranking"),
     Parameter(
@@ -128,6 +159,15 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "save_instances", "True, False", _is_bool, "keep the metrics of every instance as Parquet in the output folder"
     ),
+    # training on comments
+    Parameter(
+        "train_negatives",
+        "uniform, popular, hard",
+        _one_of("uniform", "popular", "hard"),
+        "which comments of the video a positive is trained against: random ones, in proportion to 1 + their training "
+        "interactions, or those nearest to it by text",
+    ),
+    Parameter("train_negative_num", "an integer >= 1", _at_least(1), "how many of them"),
     # text
     Parameter(
         "text_encoder",
@@ -186,6 +226,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 )
 
 MODEL_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("video_context", "True, False", _is_bool, "off: the comment model reads no video history (LSVCRComment)"),
     Parameter("hidden_size", "an integer >= 1", _at_least(1), "model size d"),
     Parameter("text_size", "an integer >= 1", _at_least(1), "text-embedding size E"),
     Parameter("n_layers", "an integer >= 1", _at_least(1), "layers of each of the two encoders"),
@@ -248,7 +289,8 @@ def main(arguments: list[str]) -> int:
     from recbole_lsvcr.plugin import properties_dir
 
     file = Path(arguments[0])
-    defaults = {**read_yaml(properties_dir() / "overall.yaml"), **read_yaml(properties_dir() / "model" / "LSVCR.yaml")}
+    files = ("overall", "model/LSVCRComment", "model/LSVCR")
+    defaults = {key: value for name in files for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
     start, end = "<!-- parameters -->\n", "<!-- /parameters -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(start)
     after = rest.partition(end)[2]

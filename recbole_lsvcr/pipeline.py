@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -28,9 +29,9 @@ from recbole.utils import get_model, get_trainer, init_seed
 from dataset_tools.files import atomic_path, write_json
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
-from recbole_lsvcr.config import LSVCRConfig, load_config, output_folder, plain
-from recbole_lsvcr.data.dataset import PHASES, JointDataset
-from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
+from recbole_lsvcr.config import LSVCRConfig, load_config, load_configs, output_folder, plain
+from recbole_lsvcr.data.dataset import PHASES, JointDataset, task_of
+from recbole_lsvcr.data.loader import EvalLoader, JointTrainLoader, eval_loader
 from recbole_lsvcr.data.texts import ensure_store
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
@@ -40,7 +41,19 @@ from recbole_lsvcr.trainer import LSVCRTrainer
 if TYPE_CHECKING:
     from recbole_lsvcr.alignment.stage import AlignmentJob
 
-__all__ = ["STAGES", "FinetuneResult", "Run", "align", "encode", "evaluate", "finetune", "load_config", "run"]
+__all__ = [
+    "STAGES",
+    "FinetuneResult",
+    "Run",
+    "align",
+    "encode",
+    "evaluate",
+    "finetune",
+    "load_config",
+    "load_configs",
+    "run",
+    "run_tasks",
+]
 
 STAGES = ("prepare", "align", "encode", "finetune", "evaluate", "all")
 ALIGNMENT, PREPARED = "alignment", "prepared"  # folders of stages `align` and `prepare`, within the output folder
@@ -75,7 +88,8 @@ class Run:
     @property
     def reads_text(self) -> bool:
         """Whether the model needs the text store."""
-        return bool(getattr(self.model_class, "reads_text", False))
+        hard = task_of(self.model_class) == "comment" and self.config["train_negatives"] == "hard"
+        return hard or bool(getattr(self.model_class, "reads_text", False))
 
     @property
     def model_folder(self) -> Path:
@@ -88,12 +102,14 @@ class Run:
         return JointDataset(self.config)
 
     @cached_property
-    def loaders(self) -> tuple[JointTrainLoader, JointEvalLoader, JointEvalLoader]:
+    def loaders(self) -> tuple[JointTrainLoader, EvalLoader, EvalLoader]:
         """Training, validation and test loaders."""
         parts = self.dataset.build()
-        train_sampler, _, _ = create_samplers(self.config, self.dataset, parts)
-        train = JointTrainLoader(self.config, parts[0], train_sampler, shuffle=True)
-        return train, JointEvalLoader(self.config, parts[1]), JointEvalLoader(self.config, parts[2])
+        sampler = None  # the comment task draws its negatives itself
+        if self.dataset.kind == "video":
+            sampler, _, _ = create_samplers(self.config, self.dataset, parts)
+        train = JointTrainLoader(self.config, parts[0], sampler, shuffle=True)
+        return train, eval_loader(self.config, parts[1]), eval_loader(self.config, parts[2])
 
     def trainer(self, *, from_alignment: bool = False) -> LSVCRTrainer:
         """A new model, initialised from the seed (and the alignment), and its trainer."""
@@ -187,14 +203,14 @@ class Run:
         if not self.reads_text:
             return None
         if not self.aligned:
-            return ensure_store(self.config, self.dataset.joint)
+            return ensure_store(self.config, self.dataset.joint, kinds=(self.dataset.kind,))
         job = self.alignment
         from recbole_lsvcr.alignment.stage import aligned_encoder
 
         encoder = aligned_encoder(
             job, max_tokens=self.config["text_max_tokens"], batch_tokens=self.config["text_batch_tokens"]
         )
-        return ensure_store(self.config, self.dataset.joint, encoder)
+        return ensure_store(self.config, self.dataset.joint, encoder, kinds=(self.dataset.kind,))
 
     def finetune(self) -> FinetuneResult:
         """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`."""
@@ -233,7 +249,8 @@ class Run:
         loaders = dict(zip(PHASES[1:], self.loaders[1:], strict=True))
         trainer = self.trainer()
         trainer.load_best(checkpoint)
-        protocols = [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in self.config["protocols"]]
+        wanted = self.config["comment_protocols" if self.dataset.kind == "comment" else "protocols"]
+        protocols = [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in wanted]
         results: dict[str, EvaluationResult] = {}
         seconds = {}
         for phase in self.config["report_phases"]:
@@ -250,6 +267,7 @@ class Run:
     def _write(self, results: dict[str, EvaluationResult], seconds: dict[str, float]) -> dict[str, Any]:
         report = {
             "model": self.config["model"],
+            "task": self.dataset.kind,
             "dataset": self.config["dataset"],
             "synthetic": self.config["dataset"] == "lsvcr-sample",
             "seed": self.config["seed"],
@@ -340,3 +358,18 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
     if stage in ("finetune", "all"):
         current.finetune()
     return current.evaluate() if stage in ("evaluate", "all") else None
+
+
+def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[str, Any]]:
+    """`run` for each task (`load_configs`); returns the reports when `evaluate` is among the stages.
+
+    Several tasks share the output folder, and with it the alignment and the text store; their reports stand together in
+    `report.json`.
+
+    Raises:
+        As `run`.
+    """
+    reports = [report for config in configs if (report := run(config, stage)) is not None]
+    if len(reports) > 1:
+        write_json(output_folder(configs[0]) / "report.json", {report["task"]: report for report in reports})
+    return reports

@@ -40,6 +40,8 @@ from typing import Any
 SAMPLE = "lsvcr-sample"
 DATA_KEYS = ("numerical_features", "discretization")  # settings of a data set that RecBole's list of them leaves out
 
+CONTEXT = "context_aware_recommender"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -56,6 +58,14 @@ MODELS: dict[str, Model] = {
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
     "TextSim": Model("recbole_lsvcr.model.trivial"),
+    "LSVCRComment": Model("recbole_lsvcr.model.lsvcr_comment", CONTEXT),
+    **{
+        f"Comment{name}": Model(f"recbole_lsvcr.model.baselines.{name.lower()}", CONTEXT)
+        for name in ("DSSM", "GRU", "ATT", "MHA", "ZAM", "TEM")
+    },
+    "CommentPop": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
+    "CommentNewest": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
+    "CommentTextSim": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
 }
 
 
@@ -191,7 +201,7 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
     if not isinstance(named, str | list | tuple):
         raise ConfigError(f"{TRUST_KEY} is {named!r}: list the files that may be unpickled, by name")
     trust_pickles(named)
-    for name in ("overall", f"model/{model}", f"dataset/{dataset}"):
+    for name in ("overall", *model_properties(model), f"dataset/{dataset}"):
         defaults.update(_read_properties(properties_dir() / f"{name}.yaml", config.yaml_loader))
     folder = Path(said.get("data_path") or defaults["data_path"], dataset)
     own = _read_properties(folder / f"{dataset}.yaml", config.yaml_loader)
@@ -205,6 +215,13 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
         defaults["load_col"] = {**columns, "inter": columns["inter"] + [time] * (time not in columns["inter"])}
     if settings.get("loss_type") == "CE" and not hasattr(model_class, "input_type"):
         defaults["train_neg_sample_args"] = None
+
+
+def model_properties(model: str) -> list[str]:
+    """The property files of a model, within `properties`: comment models take `LSVCRComment`'s values unless they have
+    their own, since RecBole's defaults for context-aware models are of another task."""
+    shared = ["model/LSVCRComment"] if model in MODELS and MODELS[model].family == CONTEXT else []
+    return [*shared, f"model/{model}"]
 
 
 def _read_properties(file: Path, loader: Any) -> dict[str, Any]:
@@ -254,7 +271,9 @@ def _patch_data_utils(module: ModuleType) -> None:
         if config["model"] not in MODELS:
             return stock(config, phase)
         loaders = importlib.import_module("recbole_lsvcr.data.loader")
-        return loaders.JointTrainLoader if phase == "train" else loaders.JointEvalLoader
+        if phase == "train":
+            return loaders.JointTrainLoader
+        return loaders.CommentEvalLoader if MODELS[config["model"]].family == CONTEXT else loaders.JointEvalLoader
 
     _replace(module, "get_dataloader", get_dataloader)
 

@@ -12,7 +12,11 @@ from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsvcr.config import output_folder
 
-SHOWN_SLICES = {"unseen_items": "unseen videos"}  # beside all targets; every slice is in metrics.json
+# Beside all targets, by task; every slice is in metrics.json.
+SHOWN_SLICES = {
+    "video": {"unseen_items": "unseen videos"},
+    "comment": {"unseen_items": "unseen videos", "no_records": "no records yet"},
+}
 
 
 @contextmanager
@@ -54,20 +58,31 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
     metrics = list(first["metrics"])
     shown = [name for name in metrics if name.startswith(("recall", "ndcg")) or name in ("mrr@10", "mrr")]
     synthetic = " (synthetic data)" if report.get("synthetic") else ""
+    comments = report["task"] == "comment"
     head = (
-        f"{report['model']} on {report['dataset']}{synthetic}, {phase}: {first['instances']:,} targets of "
-        f"{first['users']:,} users"
+        f"{report['model']} on {report['dataset']}{synthetic}, {'comments, ' if comments else ''}{phase}: "
+        f"{first['instances']:,} {'records' if comments else 'targets'} of {first['users']:,} users"
     )
     rows = [["ranking", *(_title(name) for name in shown), "targets"]]
     for name, found in protocols.items():
         rows.append([name, *_numbers(found["metrics"], shown), f"{found['instances']:,}"])
-        for part, label in SHOWN_SLICES.items():
+        for part, label in SHOWN_SLICES[report["task"]].items():
             values = found["slices"].get(part)
             if values and values["instances"]:
                 rows.append([f"  {label}", *_numbers(values, shown), f"{values['instances']:,}"])
         if found["chance"]:
             rows.append(["  chance", *_numbers(found["chance"], shown), ""])
-    return [head, *_aligned(rows)]
+    return [head, *_aligned(rows), *_left_out(protocols)]
+
+
+def _left_out(protocols: Mapping[str, Any]) -> list[str]:
+    """What some ranking does not count, in words."""
+    lines = []
+    for name, found in protocols.items():
+        reasons = {"without any other candidate": found["left_out"], "with too long a list": found.get("too_long", 0)}
+        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        lines += [f"left out of {name}: {said}"] if said else []
+    return lines
 
 
 def _title(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""Any RecBole sequential model as a scorer of the evaluation: a batch of instances in, scores of every video out."""
+"""Any RecBole sequential or context-aware model as a scorer of the evaluation: instances in, scores out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from recbole_lsvcr.data.dataset import JointDataset
     from recbole_lsvcr.data.joint import InstanceBatch
 
-PAIRS = 200_000  # (instance, video) pairs scored at a time by models that cannot rank the whole catalogue
+PAIRS = 200_000  # (instance, candidate) pairs scored at a time by models that score nothing but pairs
 
 
 class RecBoleScorer:
@@ -46,3 +46,29 @@ class RecBoleScorer:
             pairs.update(Interaction({self.dataset.iid_field: items.repeat(size)}))
             scores.append(self.model.predict(pairs).view(size, n_items))
         return torch.cat(scores)
+
+
+class CommentScorer:
+    """Adapts `score_candidates`, or the `predict` of RecBole's own context-aware models, to lists of comments."""
+
+    def __init__(self, model: Any, dataset: JointDataset, device: torch.device) -> None:
+        self.model = model
+        self.dataset = dataset
+        self.device = device
+        self.name = type(model).__name__
+
+    def score_candidates(self, batch: InstanceBatch, items: torch.Tensor) -> torch.Tensor:
+        """Scores [B, C] of the comments `items` int64[B, C]; 0 for padding."""
+        interaction, items = self.dataset.to_interaction(batch).to(self.device), items.to(self.device)
+        if not self.dataset.labelled:
+            return self.model.score_candidates(interaction, items)
+        pairs = self.dataset.pairs(interaction.cpu(), items.cpu())
+        parts = [pairs[first : first + PAIRS].to(self.device) for first in range(0, len(pairs), PAIRS)]
+        scores = torch.zeros(items.shape, device=self.device)
+        scores[items > 0] = torch.cat([self.model.predict(part).flatten() for part in parts])
+        return scores
+
+
+def scorer_of(model: Any, dataset: JointDataset, device: torch.device) -> RecBoleScorer | CommentScorer:
+    """The scorer of a model for what the data set's instances are."""
+    return (CommentScorer if dataset.kind == "comment" else RecBoleScorer)(model, dataset, device)

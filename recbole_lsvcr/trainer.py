@@ -17,10 +17,10 @@ from recbole.utils import set_color
 from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
 from recbole_lsvcr.config import plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset
-from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
+from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader, JointTrainLoader
 from recbole_lsvcr.errors import CheckpointError, EvaluationError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
-from recbole_lsvcr.scorer import RecBoleScorer
+from recbole_lsvcr.scorer import scorer_of
 
 # Settings that change neither what is learned nor from what: a run may be continued with other values of these.
 FREE_TO_CHANGE = frozenset(
@@ -29,6 +29,7 @@ FREE_TO_CHANGE = frozenset(
         "stage",
         "task",
         "protocols",
+        "comment_protocols",
         "report_phases",
         "save_instances",
         "show_progress",
@@ -50,7 +51,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 class LSVCRTrainer(Trainer):
-    """Trains any sequential model of RecBole on a `JointDataset` and ranks every instance on its own.
+    """Trains any sequential or context-aware model of RecBole on a `JointDataset`, ranks every instance on its own.
 
     Against RecBole's `Trainer`: an epoch depends on (seed, epoch) alone and its end is saved whole (`last_file`), so
     that a killed run continues and
@@ -69,19 +70,24 @@ class LSVCRTrainer(Trainer):
         self.history: list[dict[str, Any]] = []
         self.finished = False
 
-    def valid_protocol(self, data: JointEvalLoader) -> Protocol:
-        """The protocol of model selection: `valid_protocol`, else RecBole's `eval_args.mode` of the phase."""
-        if self.config["valid_protocol"]:
-            return Protocol.parse(self.config["valid_protocol"], sample_num=self.config["sample_num"] or 99)
+    def valid_protocol(self, data: EvalLoader) -> Protocol:
+        """The protocol of model selection: `valid_protocol` (for comments `comment_valid_protocol`), else RecBole's
+        `eval_args.mode` of the phase.
+        """
+        comments = data._dataset.kind == "comment"
+        chosen = self.config["comment_valid_protocol" if comments else "valid_protocol"]
+        if chosen:
+            return Protocol.parse(chosen, sample_num=self.config["sample_num"] or 99)
         mode = str(self.config["eval_args"]["mode"][PHASES[data.phase]])
+        candidates = "available" if comments else "all"
         if mode == "full":
-            return Protocol.parse("all+full")
+            return Protocol.parse(f"{candidates}+full")
         kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
         if kind is None:
             raise EvaluationError(
                 f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol"
             )
-        return Protocol.parse(f"all+{kind}", sample_num=int(mode[3:]))
+        return Protocol.parse(f"{candidates}+{kind}", sample_num=int(mode[3:]))
 
     def fit(
         self,
@@ -201,7 +207,7 @@ class LSVCRTrainer(Trainer):
         Raises:
             EvaluationError: a score is NaN or infinite. CheckpointError: the checkpoint cannot be loaded.
         """
-        if not isinstance(eval_data, JointEvalLoader):
+        if not isinstance(eval_data, JointEvalLoader | CommentEvalLoader):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
             self.load_best(model_file or self.saved_model_file)
@@ -209,13 +215,13 @@ class LSVCRTrainer(Trainer):
         return OrderedDict(result.recbole_metrics(self.config))
 
     def rank(
-        self, data: JointEvalLoader, protocols: Sequence[Protocol], *, slices: bool = True, show_progress: bool = False
+        self, data: EvalLoader, protocols: Sequence[Protocol], *, slices: bool = True, show_progress: bool = False
     ) -> EvaluationResult:
         """Rank every instance of a phase under several protocols in one pass of the model."""
         self.model.eval()
         dataset = data._dataset
         return evaluate(
-            RecBoleScorer(self.model, dataset, self.device),
+            scorer_of(self.model, dataset, self.device),
             dataset.joint,
             dataset.kind,
             data.phase,
@@ -225,6 +231,7 @@ class LSVCRTrainer(Trainer):
             topk=tuple(self.config["topk"]),
             seed=int(self.config["candidate_seed"] or 0),
             slices=slices,
+            longest=int(self.config["comment_list_limit"] or 0),
             progress=show_progress,
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_lsvcr.model.sr import SRConfig, SRModel
-from recbole_lsvcr.model.video import SRBatch
+from recbole_lsvcr.model.streams import SRBatch
 
 N_ITEMS, N_COMMENTS, WIDTH = 30, 60, 8
 SMALL = SRConfig(

@@ -92,7 +92,7 @@ def test_our_models_their_trainer_data_set_and_loaders_are_found_by_name(name):
     from recbole.data.utils import get_dataloader
 
     from recbole_lsvcr.data.dataset import JointDataset
-    from recbole_lsvcr.data.loader import JointEvalLoader, JointTrainLoader
+    from recbole_lsvcr.data.loader import CommentEvalLoader, JointEvalLoader, JointTrainLoader
     from recbole_lsvcr.trainer import LSVCRTrainer
 
     model = get_model(name)
@@ -100,10 +100,11 @@ def test_our_models_their_trainer_data_set_and_loaders_are_found_by_name(name):
     assert get_trainer(model.type, name) is LSVCRTrainer
     assert getattr(recbole.data.dataset, f"{name}Dataset") is JointDataset
     settings = {"model": name, "eval_args": {"mode": {"valid": "full", "test": "full"}}}
+    ranked = CommentEvalLoader if "Comment" in name else JointEvalLoader
     assert [get_dataloader(settings, phase) for phase in ("train", "valid", "test")] == [
         JointTrainLoader,
-        JointEvalLoader,
-        JointEvalLoader,
+        ranked,
+        ranked,
     ]
 
 

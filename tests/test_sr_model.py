@@ -24,7 +24,8 @@ from torch import Tensor
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.model.layers import dropout
 from recbole_lsvcr.model.sr import SRConfig, SRModel, StreamInput, resize_positions
-from recbole_lsvcr.model.video import SRBatch, VideoObjective, gather_projected, video_forward, video_scores
+from recbole_lsvcr.model.streams import SRBatch, gather_projected
+from recbole_lsvcr.model.video import VideoObjective, video_forward, video_scores
 
 
 def inputs_of(model: SRModel, batch: SRBatch, titles: Tensor, comments: Tensor) -> tuple[StreamInput, StreamInput]:

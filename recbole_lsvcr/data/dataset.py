@@ -1,27 +1,33 @@
-"""`JointDataset`: the joint video/comment data as a RecBole data set that every RecBole sequential model can read."""
+"""`JointDataset`: the joint video/comment data as a RecBole data set, for sequential models (videos) and context-aware
+ones (comments).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource, FeatureType
+from recbole.utils import FeatureSource, FeatureType, ModelType, get_model
 
+from recbole_lsvcr.data.comment_negatives import TrainingLists
 from recbole_lsvcr.data.features import item_features
-from recbole_lsvcr.data.instances import InstanceBatch, Kind
+from recbole_lsvcr.data.instances import InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
 from recbole_lsvcr.errors import DataError
 
 PHASES = ("train", "valid", "test")
+COMMENT_ID = "comment_id"
+CANDIDATES = "comment_candidates"  # the positive first, then sampled negatives, 0-padded
 
 # Fields of a batch that only models reading comments use: name -> attribute of `InstanceBatch`.
 COMMENT_FIELDS = {
@@ -51,6 +57,30 @@ class InstanceFeat(Interaction):
         return Interaction(super().__getitem__(index).interaction)
 
 
+def task_of(model_class: type) -> Kind:
+    """What a model ranks: comments if it is of RecBole's context-aware type, as ours for comments are; else videos."""
+    return "comment" if getattr(model_class, "type", None) == ModelType.CONTEXT else "video"
+
+
+class TokenIds(Mapping[str, int]):
+    """Ids by token without a Python object for each: comments come by the million."""
+
+    def __init__(self, tokens: pl.Series) -> None:
+        self.tokens = tokens
+
+    def __getitem__(self, token: str) -> int:
+        found = self.tokens.index_of(token)
+        if found is None:
+            raise KeyError(token)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
 class JointDataset(SequentialDataset):
     """Videos, comments and both histories of every user, behind RecBole's `SequentialDataset` interface.
 
@@ -62,6 +92,12 @@ class JointDataset(SequentialDataset):
     `item_id_list [B, L]`,
     `item_length [B]` and, for models that read comments, `video_comment_list [B, L]`, `record_item_list [B, Lc]`,
     `record_comment_list [B, Lc, K]`, `record_length [B]`; ids are 0-padded on the right.
+
+    For a context-aware model an instance is a comment record, `item_id` the video being watched and `timestamp` the
+    record's start. In training a batch has `comment_candidates [B, 1 + train_negative_num]`, a positive and then
+    negatives, and `comment_id [B]`, the positive (outside training the record's first). RecBole's own context-aware
+    models (`FM` …) get one row a candidate instead: `user_id`, `item_id`, `comment_id`, the video's attributes, and the
+    label.
 
     Raises:
         DataError: the folder, a file or the split cannot be used (one message naming it).
@@ -88,7 +124,10 @@ class JointDataset(SequentialDataset):
             record_gap=float(self.config["record_gap"] or 86400.0),
             popular_top=int(self.config["popular_top"] or 3),
         )
-        self.kind: Kind = "video"
+        model_class = get_model(self.config["model"])
+        self.kind: Kind = task_of(model_class)
+        self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
+        self.label_field = self.config["LABEL_FIELD"]
         self.phase: int | None = None
         self.epoch = 0
         self.reads_comments = bool(self.config["reads_comments"])
@@ -96,7 +135,7 @@ class JointDataset(SequentialDataset):
         self._describe_fields(tables)
         self.user_feat = None
         self.item_feat = item_features(self, tables, self._columns_of("item"))
-        self._select(np.arange(len(self.joint.videos.user)))
+        self._select(np.arange(len(self._instances)))
         self.feat_name_list = ["inter_feat", "item_feat"]
 
     def _columns_of(self, source: str) -> list[str]:
@@ -113,20 +152,31 @@ class JointDataset(SequentialDataset):
         self.set_field_property(self.uid_field, FeatureType.TOKEN, FeatureSource.USER_ID, 1)
         self.set_field_property(self.iid_field, FeatureType.TOKEN, FeatureSource.ITEM_ID, 1)
         self.set_field_property(self.time_field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
-        self.set_field_property(self.item_seq_field, FeatureType.TOKEN_SEQ, FeatureSource.INTERACTION, width)
-        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
-        self.item_id_list_field = self.item_seq_field
+        if self.kind == "comment":
+            self.set_field_property(COMMENT_ID, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+            self.field2id_token[COMMENT_ID] = tables.comments
+            self.field2token_id[COMMENT_ID] = TokenIds(tables.comments)
         for field, tokens in ((self.uid_field, tables.users), (self.iid_field, tables.items)):
             names = tokens.to_numpy()
             self.field2id_token[field] = names
             self.field2token_id[field] = {token: number for number, token in enumerate(names.tolist())}
+        self.item_id_list_field = self.item_seq_field
+        if self.labelled:  # these models make a feature of every field they find: histories are none of theirs
+            self.set_field_property(self.label_field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
+            return
+        self.set_field_property(self.item_seq_field, FeatureType.TOKEN_SEQ, FeatureSource.INTERACTION, width)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
         # A list field has the values of the field it was made from.
         self.field2id_token[self.item_seq_field] = self.field2id_token[self.iid_field]
         self.field2token_id[self.item_seq_field] = self.field2token_id[self.iid_field]
 
+    @property
+    def _instances(self) -> VideoInstances:
+        return self.joint.comments if self.kind == "comment" else self.joint.videos
+
     def _select(self, rows: np.ndarray) -> None:
         """Make `rows` (indices into the joint data's instances) the interactions of this data set."""
-        instances = self.joint.videos
+        instances = self._instances
         self.rows = rows
         # Video events are user-major, so a history begins at its user's first event.
         first_event = np.cumsum(np.bincount(self.joint.tables.inter_user + 1, minlength=self.joint.n_users + 1))
@@ -183,8 +233,44 @@ class JointDataset(SequentialDataset):
             if training and len(index)
             else None
         )
-        batch = self.joint.gather(self.kind, self.rows[index], training=training, rng=rng)
-        return self.to_interaction(batch)
+        rows = self.rows[index]
+        batch = self.joint.gather(self.kind, rows, training=training, rng=rng)
+        interaction = self.to_interaction(batch)
+        if self.kind == "video":
+            return interaction
+        if rng is None:
+            interaction.update(
+                Interaction({COMMENT_ID: torch.from_numpy(batch.target_comments[:, 0].astype(np.int64))})
+            )
+            return interaction
+        lists = torch.from_numpy(self.training_lists.draw(rows, rng).astype(np.int64))
+        if self.labelled:
+            label = torch.zeros(lists.shape)
+            label[:, 0] = 1.0
+            pairs = self.pairs(interaction, lists)
+            pairs.update(Interaction({self.label_field: label[lists > 0]}))
+            return pairs
+        interaction.update(Interaction({CANDIDATES: lists, COMMENT_ID: lists[:, 0]}))
+        return interaction
+
+    def pairs(self, interaction: Interaction, comments: torch.Tensor) -> Interaction:
+        """A row for every comment of `comments` int64[B, C] that is there (not 0): the instance's row, with
+        `comment_id` and the watched video's attributes."""
+        row, column = comments.nonzero(as_tuple=True)
+        rows = interaction[row]
+        rows.update(Interaction({COMMENT_ID: comments[row, column]}))
+        return self.join(rows) if self.labelled else rows
+
+    @cached_property
+    def training_lists(self) -> TrainingLists:
+        """What draws the candidates of training batches (comments only)."""
+        choice = self.config["train_negatives"] or "uniform"
+        return TrainingLists(
+            self.joint,
+            count=int(self.config["train_negative_num"] or 19),
+            choice=choice,
+            vectors=(lambda ids: self.texts.comments(torch.from_numpy(ids)).numpy()) if choice == "hard" else None,
+        )
 
     def to_interaction(self, batch: InstanceBatch) -> Interaction:
         """An `InstanceBatch` under RecBole's field names, int64 (times float64)."""
@@ -192,9 +278,9 @@ class JointDataset(SequentialDataset):
             self.uid_field: batch.user,
             self.iid_field: batch.item,
             self.time_field: batch.time,
-            self.item_seq_field: batch.video_items,
-            self.item_list_length_field: batch.video_len,
         }
+        if not self.labelled:
+            columns |= {self.item_seq_field: batch.video_items, self.item_list_length_field: batch.video_len}
         if self.reads_comments:
             columns |= {field: getattr(batch, attribute) for field, attribute in COMMENT_FIELDS.items()}
         return Interaction(
@@ -228,7 +314,7 @@ class JointDataset(SequentialDataset):
         if self._shared_texts:
             return self._shared_texts[0]
         if not self.config["output"]:
-            ensure_store(self.config, self.joint)
+            ensure_store(self.config, self.joint, kinds=(self.kind,))
         self._shared_texts.append(load_vectors(self.config, self.joint))
         return self._shared_texts[0]
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.interaction import Interaction
 
 from recbole_lsvcr.data.dataset import JointDataset
 
@@ -48,3 +50,32 @@ class JointEvalLoader(FullSortEvalDataLoader):
     def phase(self) -> int:
         """1 for validation, 2 for test."""
         return int(self._dataset.phase)
+
+
+class CommentEvalLoader(AbstractDataLoader):
+    """The comment instances of a phase, batch by batch, without candidates: `LSVCRTrainer` ranks them by protocol."""
+
+    def __init__(self, config: Any, dataset: JointDataset, sampler: Any = None, shuffle: bool = False) -> None:
+        self.sample_size = len(dataset)
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+    def _init_batch_size_and_step(self) -> None:
+        self.step = self.config["eval_batch_size"]
+        self.set_batch_size(self.step)
+
+    @property
+    def phase(self) -> int:
+        """1 for validation, 2 for test."""
+        return int(self._dataset.phase)
+
+    def collate_fn(self, index: Any) -> Interaction:
+        """The instances `index` of the phase."""
+        return self._dataset[np.asarray(index)]
+
+
+EvalLoader = JointEvalLoader | CommentEvalLoader
+
+
+def eval_loader(config: Any, dataset: JointDataset, sampler: Any = None) -> EvalLoader:
+    """The loader of a validation or test phase, by what the data set's instances are."""
+    return (CommentEvalLoader if dataset.kind == "comment" else JointEvalLoader)(config, dataset, sampler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from recbole_lsvcr.data.instances import Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.encoding import TextStore, build_store, load_encoder
 from recbole_lsvcr.encoding.encoders import TextEncoder
@@ -66,8 +68,10 @@ def store_folder(config: Any) -> Path:
     return Path(config["checkpoint_dir"]) / "text_store" / f"{config['dataset']}-{name}-{config['text_transform']}"
 
 
-def ensure_store(config: Any, joint: JointData, encoder: TextEncoder | None = None) -> TextStore:
-    """Open the run's text store, encoding every text an instance can show first if it is not complete.
+def ensure_store(
+    config: Any, joint: JointData, encoder: TextEncoder | None = None, *, kinds: Sequence[Kind] = ("video",)
+) -> TextStore:
+    """Open the run's text store, encoding every text an instance of the kinds can show first if it is not complete.
 
     `encoder`: what encodes; None: what the configuration names (`text_encoder`).
 
@@ -76,7 +80,7 @@ def ensure_store(config: Any, joint: JointData, encoder: TextEncoder | None = No
         know the language.
     """
     tables = joint.tables
-    items, comments = joint.reachable(("video",))
+    items, comments = joint.reachable(kinds)
     encoder = encoder or load_encoder(
         config["text_encoder"],
         pooling=config["text_pooling"],

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from recbole_lsvcr.data.candidates import candidate_set, check_protocol
 from recbole_lsvcr.data.comment_candidates import CommentIndex, pad_lists
+from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.instances import InstanceBatch, Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.protocols import Protocol, parse_protocols
@@ -40,6 +41,7 @@ def evaluate(
     topk: Sequence[int] = (5, 10),
     seed: int = 0,
     slices: bool = True,
+    longest: int = 0,
     top_items: int = 0,
     progress: bool = True,
 ) -> EvaluationResult:
@@ -55,6 +57,7 @@ def evaluate(
         candidates_dir: where candidate sets are kept; None: drawn anew (to the same result).
         batch_size: instances scored at a time. topk: cuts of Recall, NDCG and MRR.
         seed: of the candidate sets and of the ties. slices: also report parts of the instances.
+        longest: comment lists with more comments are left out of full rankings (and counted); 0: none is.
         top_items: keep the ids of so many best candidates of each list (0: none).
         progress: show a bar (on a terminal).
 
@@ -76,8 +79,10 @@ def evaluate(
     runs = [_prepare(data, kind, phase, rows, protocol, seed, candidates_dir, top_items) for protocol in chosen]
     scoring = Pass(scorer, data, kind, rows, runs)
     records = np.zeros(len(rows), np.int64)
+    lengths = CommentTimeline(data).lengths(rows) if kind == "comment" else None
+    too_long = np.zeros(len(rows), bool) if lengths is None or not longest else lengths > longest
     with tqdm(total=len(rows), desc=f"rank {PHASES[phase]}", disable=None if progress else True, leave=False) as bar:
-        for positions, batch in _batches(scoring, way, batch_size):
+        for positions, batch in _batches(scoring, way, batch_size, too_long):
             records[positions] = batch.record_len
             bar.update(len(positions))
     return EvaluationResult(
@@ -88,8 +93,8 @@ def evaluate(
         seed=seed,
         topk=tuple(topk),
         rows=rows,
-        lists={str(run.protocol): _collect(run, len(rows)) for run in runs},
-        slices=instance_slices(data, kind, rows, records) if slices else {"all": np.ones(len(rows), bool)},
+        lists={str(run.protocol): _collect(run, len(rows), too_long) for run in runs},
+        slices=instance_slices(data, kind, rows, records, lengths) if slices else {"all": np.ones(len(rows), bool)},
         seconds=time.perf_counter() - started,
     )
 
@@ -141,24 +146,27 @@ def _prepare(
     return run
 
 
-def _batches(scoring: Pass, way: Way, batch_size: int) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
+def _batches(
+    scoring: Pass, way: Way, batch_size: int, too_long: np.ndarray
+) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
     """Score and rank batch after batch; yields the positions and batches done."""
+    rest = np.arange(len(scoring.rows))
     if way == "lists":
-        yield from _comment_batches(scoring, batch_size)
-        return
+        yield from _comment_batches(scoring, batch_size, np.flatnonzero(~too_long))
+        rest = np.flatnonzero(too_long)
     score = scoring.videos_full if way == "videos" else scoring.candidates
-    for first in range(0, len(scoring.rows), batch_size):
-        positions = np.arange(first, min(first + batch_size, len(scoring.rows)))
+    for first in range(0, len(rest), batch_size):
+        positions = rest[first : first + batch_size]
         batch = scoring.data.gather(scoring.kind, scoring.rows[positions], training=False)
         score(positions, batch)
         yield positions, batch
 
 
-def _comment_batches(scoring: Pass, batch_size: int) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
-    """Whole lists of comments, instances with lists of similar length together, so that padding stays small."""
+def _comment_batches(scoring: Pass, batch_size: int, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, InstanceBatch]]:
+    """Whole lists of the instances at the positions `chosen`, lists of similar length together: padding stays small."""
     index = CommentIndex(scoring.data)
     sizes = index.sizes(scoring.rows)
-    order = np.argsort(sizes, kind="stable")
+    order = chosen[np.argsort(sizes[chosen], kind="stable")]
     first = 0
     while first < len(order):
         positions = order[first : first + batch_size]
@@ -172,14 +180,16 @@ def _comment_batches(scoring: Pass, batch_size: int) -> Iterator[tuple[np.ndarra
         first += len(positions)
 
 
-def _collect(run: ProtocolRun, n_instances: int) -> ProtocolLists:
+def _collect(run: ProtocolRun, n_instances: int, too_long: np.ndarray) -> ProtocolLists:
     positions, ranks, best = run.collect()
     kept = ranks.lengths > ranks.positives  # others have nothing to be ranked against: counted and left out
+    long = int(too_long.sum()) if run.chosen is None else 0
     return ProtocolLists(
         protocol=run.protocol,
         positions=positions[kept],
         ranks=ranks.at(kept),
-        left_out=n_instances - int(kept.sum()),
+        left_out=n_instances - int(kept.sum()) - long,
+        too_long=long,
         enough=None if run.chosen is None else int(run.chosen.enough.sum()),
         hash=None if run.chosen is None else run.chosen.hash,
         top_items=None if best is None else best[kept],

@@ -136,6 +136,8 @@ class Pass:
 
     def candidates(self, positions: np.ndarray, batch: InstanceBatch) -> None:
         """Score the sampled candidates of all protocols of a batch in one call."""
+        if not self.sampled:
+            return
         tables, spans, first = [], [], 0
         for run in self.sampled:
             assert run.chosen is not None

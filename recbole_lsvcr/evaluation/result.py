@@ -29,7 +29,7 @@ class ProtocolLists:
     Attributes:
         positions: int64[I], the instances with a list, as positions among the phase's instances.
         ranks: where their positives are.
-        left_out: instances of the phase without any negative.
+        left_out: instances of the phase without any negative. too_long: those whose list was not to be ranked whole.
         enough: lists with as many negatives as asked for; None for full rankings.
         hash: of the candidate set; None for full rankings.
         top_items: int64[I, k] best candidates, if they were kept.
@@ -39,6 +39,7 @@ class ProtocolLists:
     positions: np.ndarray
     ranks: Ranks
     left_out: int
+    too_long: int
     enough: int | None
     hash: str | None
     top_items: np.ndarray | None
@@ -142,8 +143,9 @@ class EvaluationResult:
         """Everything but the instances as plain data for JSON; a metric without instances is None.
 
         Per protocol: `metrics` and `slices` (metrics, `instances`, `users`), `chance` (what a random order of the
-        same lists would give), `instances`, `left_out` (without any negative), `mean_length` of the lists and, where
-        negatives are sampled, `enough` (lists with all the negatives asked for) and the set's `candidates_hash`.
+        same lists would give), `instances`, `left_out` (without any negative), `too_long` (to be ranked whole),
+        `mean_length` of the lists and, where negatives are sampled, `enough` (lists with all the negatives asked for)
+        and the set's `candidates_hash`.
         """
         protocols = {}
         for name, lists in self.lists.items():
@@ -160,6 +162,7 @@ class EvaluationResult:
                 "instances": overall["instances"],
                 "users": overall["users"],
                 "left_out": lists.left_out,
+                "too_long": lists.too_long,
                 "mean_length": float(lists.ranks.lengths.mean()) if overall["instances"] else None,
                 "enough": lists.enough,
                 "candidates_hash": lists.hash,

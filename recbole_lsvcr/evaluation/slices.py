@@ -1,4 +1,4 @@
-"""Parts of the instances shown apart: unseen videos and users, no records, history length and popularity."""
+"""Parts of the instances shown apart: unseen videos and users, no records, history length, popularity, candidates."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ ALL = "all"
 FIXED = (ALL, "seen_items", "unseen_items", "unseen_users", "no_records")
 HISTORY_EDGES = (1, 5, 10, 20, 50)
 POPULARITY_EDGES = (1, 10, 100, 1000)
+CANDIDATE_EDGES = (2, 10, 50, 100, 1000)
 
 
-def instance_slices(data: JointData, kind: Kind, rows: np.ndarray, records: np.ndarray) -> Mapping[str, np.ndarray]:
+def instance_slices(
+    data: JointData, kind: Kind, rows: np.ndarray, records: np.ndarray, lengths: np.ndarray | None = None
+) -> Mapping[str, np.ndarray]:
     """Which instances each slice holds.
 
     A video is unseen when no training interaction has it (for comments: the watched video), a user when no training
     interaction is theirs. `history_5-9`: so many videos before the instance, not cut to what a model reads.
-    `popularity_10-99`: so many training interactions with the video.
+    `popularity_10-99`: so many training interactions with the video. `candidates_10-49` (comments): so many comments in
+    the whole list.
 
     Args:
-        rows: int64[I], instance rows. records: int64[I], comment records in the history of each.
+        rows: int64[I], instance rows. records: int64[I], comment records in the history of each. lengths: int64[I],
+            lengths of the whole comment lists.
 
     Returns:
         slice name -> bool[I], in the order they are shown.
@@ -40,7 +45,8 @@ def instance_slices(data: JointData, kind: Kind, rows: np.ndarray, records: np.n
         "no_records": records == 0,
     }
     history = history_lengths(data, instances.user[rows], instances.time[rows])
-    return flags | _buckets("history", history, HISTORY_EDGES) | _buckets("popularity", popularity, POPULARITY_EDGES)
+    flags |= _buckets("history", history, HISTORY_EDGES) | _buckets("popularity", popularity, POPULARITY_EDGES)
+    return flags if lengths is None else flags | _buckets("candidates", lengths, CANDIDATE_EDGES)
 
 
 def history_lengths(data: JointData, users: np.ndarray, times: np.ndarray) -> np.ndarray:

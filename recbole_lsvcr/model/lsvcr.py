@@ -12,54 +12,25 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_lsvcr.data.dataset import JointDataset
-from recbole_lsvcr.errors import DataError
-from recbole_lsvcr.model.sr import SRConfig, SRModel
-from recbole_lsvcr.model.video import SRBatch, VideoObjective, video_forward, video_scores
+from recbole_lsvcr.model.shell import FIELD_NAMES, SRShell, require_joint
+from recbole_lsvcr.model.streams import SRBatch
+from recbole_lsvcr.model.video import VideoObjective, video_forward, video_scores
 
 
-class LSVCR(SequentialRecommender):
+class LSVCR(SRShell, SequentialRecommender):
     """LSVCR on the video task (Eq. 1-8, 17-19): text of both histories, gated ids, cosine scores at temperature τ.
 
     Reads a `JointDataset` and its text store; nothing of the language model that made the vectors is needed.
     """
 
     input_type = InputType.POINTWISE
-    reads_text = True
-    reads_comments = True
-    aligns = True
-
-    @staticmethod
-    def sr_config(config: Any, max_positions: int) -> SRConfig:
-        """The SR model's sizes as the configuration names them, without ids and for text of width `text_size`."""
-        return SRConfig(
-            hidden_size=config["hidden_size"],
-            text_size=config["text_size"],
-            n_layers=config["n_layers"],
-            n_heads=config["n_heads"],
-            inner_size=config["inner_size"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
-            attn_dropout_prob=config["attn_dropout_prob"],
-            hidden_act=config["hidden_act"],
-            layer_norm_eps=config["layer_norm_eps"],
-            initializer_range=config["initializer_range"],
-            max_positions=max_positions,
-        )
 
     def __init__(self, config: Any, dataset: JointDataset) -> None:
         super().__init__(config, dataset)
-        if not isinstance(dataset, JointDataset):
-            raise DataError(
-                f"LSVCR reads the joint data set, but was given a {type(dataset).__name__}; create it with "
-                "recbole_lsvcr.data.dataset.JointDataset "
-                "(run_recbole and run_lsvcr.py do)"
-            )
-        self.texts = dataset.texts
+        self.texts = require_joint(self, dataset).texts
+        self.sr = self.make_sr(config, dataset)
         use_id = bool(config["use_id"])
-        sizes = self.sr_config(config, max(dataset.joint.max_videos, dataset.joint.max_records))
-        encoder_size = None if self.texts.aligned else self.texts.size
-        self.sr = SRModel(replace(sizes, encoder_size=encoder_size, n_items=self.n_items if use_id else None))
-        if use_id:
-            self.sr.seen.copy_(torch.from_numpy(dataset.seen_items))
+        self.fields = {name: config[name] for name in FIELD_NAMES}
         self.objective = VideoObjective(
             temperature=config["temperature"],
             regularization=config["id_text_weight"] if use_id else 0.0,
@@ -70,15 +41,8 @@ class LSVCR(SequentialRecommender):
         self._ranking: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
     def _batch(self, interaction: Interaction, with_target: bool) -> SRBatch:
-        return SRBatch(
-            video_items=interaction[self.ITEM_SEQ],
-            video_comments=interaction["video_comment_list"],
-            video_len=interaction[self.ITEM_SEQ_LEN],
-            record_items=interaction["record_item_list"],
-            record_comments=interaction["record_comment_list"],
-            record_len=interaction["record_length"],
-            target=interaction[self.ITEM_ID] if with_target else None,
-        )
+        batch = self.histories(self.fields, interaction)
+        return replace(batch, target=interaction[self.ITEM_ID]) if with_target else batch
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, Tensor]:
         """`(L_VRT, η L_REG)`, scalars whose sum is Eq. 19; L_VRT alone without ids or with η = 0."""

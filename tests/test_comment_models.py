@@ -1,0 +1,178 @@
+"""Every comment model: trains, learns, ignores padding and batch order, and is ranked like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from alignment_tiny import save_tiny_lm
+from recbole.data.interaction import Interaction
+
+from recbole_lsvcr.data.dataset import CANDIDATES, COMMENT_ID
+from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.pipeline import Run
+
+LEARNING = [
+    "LSVCRComment",
+    "CommentDSSM",
+    "CommentGRU",
+    "CommentATT",
+    "CommentMHA",
+    "CommentZAM",
+    "CommentTEM",
+]
+RULES = ["CommentPop", "CommentNewest", "CommentTextSim"]
+
+
+@pytest.fixture
+def make_run(tiny_config: Callable[..., Any], tmp_path: Any) -> Callable[..., Run]:
+    def make(model: str = "LSVCRComment", **changes: Any) -> Run:
+        small = {"hidden_size": 8, "n_layers": 1, "inner_size": 16} if model.startswith(("LSVCR", "Comment")) else {}
+        store = str(tmp_path / "store")
+        return Run(tiny_config(model=model, text_store=store, output=str(tmp_path / model), **small, **changes))
+
+    return make
+
+
+def model_of(run: Run) -> tuple[Any, Interaction]:
+    """A model in evaluation mode and a training batch."""
+    run.encode()
+    train, _, _ = run.loaders
+    return run.trainer().model.eval(), next(iter(train))
+
+
+def chosen(rows: Interaction, order: Any) -> Interaction:
+    return Interaction({name: rows[name][order] for name in rows.columns})
+
+
+def changed(rows: Interaction, **columns: torch.Tensor) -> Interaction:
+    return Interaction({**{name: rows[name] for name in rows.columns}, **columns})
+
+
+@pytest.mark.parametrize("model", [*LEARNING, *RULES, "FM"])
+def test_all_stages(make_run, model):
+    report = (run := make_run(model, epochs=2)) and _all(run)
+    protocols = report["phases"]["test"]["protocols"]
+    assert list(protocols) == ["available+uniform", "available+full"]
+    for found in protocols.values():
+        assert found["instances"] + found["left_out"] + found["too_long"] == len(run.loaders[2].dataset)
+        assert 0 < found["metrics"]["recall@5"] <= found["metrics"]["recall@10"] <= 1
+        assert all(np.isfinite(value) for value in found["metrics"].values())
+    assert report["task"] == "comment"
+
+
+def _all(run: Run) -> dict[str, Any]:
+    run.encode()
+    run.finetune()
+    return run.evaluate()
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_gradients_reach_every_parameter(make_run, model):
+    run = make_run(model)
+    net, batch = model_of(run)
+    batch = changed(batch, item_length=batch["item_length"].index_fill(0, torch.arange(3), 0))  # some empty
+    loss = net.calculate_loss(batch)
+    (sum(loss) if isinstance(loss, tuple) else loss).backward()
+    missing = {name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.abs().sum()}
+    expected = set()
+    if model == "LSVCRComment":
+        expected = {f"sr.{name}" for name, _ in net.sr.named_parameters()}
+        expected -= {f"sr.{name}" for name in net.sr.trained_parameters("comment")}
+    assert missing == expected
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_a_small_batch_is_learnt_by_heart(make_run, model):
+    run = make_run(model, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
+    net, batch = model_of(run)
+    batch = chosen(batch, torch.arange(8))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    first = None
+    for _ in range(150):
+        loss = net.calculate_loss(batch)
+        loss = loss[0] if isinstance(loss, tuple) else loss
+        first = loss.item() if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.3 * first
+
+
+@pytest.mark.parametrize("model", [*LEARNING, *RULES])
+def test_padding_and_order_change_nothing(make_run, model):
+    run = make_run(model)
+    net, batch = model_of(run)
+    candidates = batch[CANDIDATES]
+    with torch.no_grad():
+        scores = net.score_candidates(batch, candidates)
+        order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
+        turned = net.score_candidates(chosen(batch, order), candidates[order])
+        pad = torch.nn.functional.pad
+        names = ("record_item_list", "item_id_list", "video_comment_list")
+        columns = {name: pad(batch[name], (0, 2)) for name in names if name in batch.columns}
+        if "record_comment_list" in batch.columns:
+            columns["record_comment_list"] = pad(batch["record_comment_list"], (0, 1, 0, 2))
+        wide = changed(batch, **columns)
+        padded = net.score_candidates(wide, pad(candidates, (0, 3)))[:, : candidates.shape[1]]
+        some = chosen(batch, torch.arange(5))
+        few = net.score_candidates(some, candidates[:5])
+        single = net.predict(some)
+    real = candidates > 0
+    torch.testing.assert_close(turned[real[order]], scores[order][real[order]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(padded[real], scores[real], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(few[real[:5]], scores[:5][real[:5]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single, scores[:5, 0], rtol=1e-4, atol=1e-5)  # `comment_id` is the positive
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_users_without_records_are_ranked_by_what_is_learnt(make_run, model):
+    run = make_run(model)
+    net, batch = model_of(run)
+    names = ("record_comment_list", "record_item_list", "record_length")
+    empty = changed(batch, **{name: torch.zeros_like(batch[name]) for name in names})
+    scores = net.score_candidates(empty, batch[CANDIDATES])
+    assert scores.isfinite().all()
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("video_context", [True, False])
+def test_video_context_off_hides_the_videos(make_run, video_context):
+    net, batch = model_of(make_run("LSVCRComment", video_context=video_context))
+    other = changed(batch, item_id_list=batch["item_id_list"].roll(1, 0))
+    with torch.no_grad():
+        assert torch.allclose(net.predict(other), net.predict(batch), rtol=1e-4) is not video_context
+
+
+def test_rows_of_recboles_own_models_carry_the_right_labels(make_run):
+    run = make_run("FM")
+    train, _, _ = run.loaders
+    batch = next(iter(train))
+    assert set(batch.columns) == {"user_id", "item_id", "timestamp", COMMENT_ID, "label", "tags"}
+    joint = run.dataset.joint
+    positive = batch["label"] == 1
+    touched = set(zip(joint.tables.cinter_user.tolist(), joint.tables.cinter_comment.tolist(), strict=True))
+    pairs = list(zip(batch["user_id"].tolist(), batch[COMMENT_ID].tolist(), strict=True))
+    assert all(pair in touched for pair, own in zip(pairs, positive.tolist(), strict=True) if own)
+    assert not any(pair in touched for pair, own in zip(pairs, positive.tolist(), strict=True) if not own)
+
+
+def test_trainable_text_learns_and_caches(make_run, tmp_path, monkeypatch):
+    run = make_run("CommentATT", trainable_text=str(save_tiny_lm(tmp_path / "encoder")))
+    net, batch = model_of(run)
+    loss = net.train().calculate_loss(batch)
+    loss.backward()
+    assert all(weight.grad is not None for weight in net.parameters() if weight.requires_grad)
+    net.eval()
+    with torch.no_grad():
+        first = net.predict(batch)
+        monkeypatch.setattr(type(net.text), "_encode", lambda *_: pytest.fail("a known text was encoded again"))
+        torch.testing.assert_close(net.predict(batch), first)
+
+
+def test_trainable_text_must_have_weights(make_run):
+    with pytest.raises(ConfigError, match="without weights to train"):
+        model_of(make_run("CommentATT", trainable_text="hashing"))
