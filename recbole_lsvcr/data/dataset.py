@@ -18,9 +18,11 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType, ModelType, get_model
 
 from recbole_lsvcr.data.comment_negatives import TrainingLists
+from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.features import item_features
 from recbole_lsvcr.data.instances import InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.data.splits import TRAIN
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
 from recbole_lsvcr.errors import DataError
@@ -60,6 +62,30 @@ class InstanceFeat(Interaction):
 def task_of(model_class: type) -> Kind:
     """What a model ranks: comments if it is of RecBole's context-aware type, as ours for comments are; else videos."""
     return "comment" if getattr(model_class, "type", None) == ModelType.CONTEXT else "video"
+
+
+def check_comments(joint: JointData) -> None:
+    """Refuse data whose comments cannot be ranked.
+
+    Raises:
+        DataError: no comment interaction, none in the training period, or no video with a second comment.
+    """
+    name, records = joint.tables.name, len(joint.records)
+    if not records:
+        raise DataError(
+            f"data set '{name}' has no comment interaction: ranking comments needs {name}.cinter (user_id, comment_id, "
+            f"item_id, timestamp) with rows, and their comments in {name}.comment; without them use task video"
+        )
+    if not len(joint.rows("comment", TRAIN)):
+        raise DataError(
+            f"data set '{name}' has {records:,} comment records, but none in the training period of split "
+            f"{joint.split}; move the boundaries"
+        )
+    if not CommentTimeline(joint).negatives(np.arange(records)).any():
+        raise DataError(
+            f"data set '{name}': none of its {records:,} comment records has another comment under its video to be "
+            f"ranked against; {name}.comment must hold the comments that nobody reacted to as well"
+        )
 
 
 class TokenIds(Mapping[str, int]):
@@ -128,6 +154,8 @@ class JointDataset(SequentialDataset):
         self.kind: Kind = task_of(model_class)
         self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
         self.label_field = self.config["LABEL_FIELD"]
+        if self.kind == "comment":
+            check_comments(self.joint)
         self.phase: int | None = None
         self.epoch = 0
         self.reads_comments = bool(self.config["reads_comments"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dataset_tools.schema import SUFFIXES, read_atomic, read_header
 from recbole_lsvcr.errors import DataError
 
 PAD = "[PAD]"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
     inter, cinter = (_sorted_events(frames[suffix], f"{name}.{suffix}") for suffix in ("inter", "cinter"))
     if not inter.height:
         raise DataError(f"{name}.inter has no interactions; nothing can be trained or evaluated")
+    cinter = _without_repeats(cinter, f"{name}.cinter")
     item, comment = frames["item"], frames["comment"]
     items, comments = (_tokens(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
     users = _user_tokens(inter["user_id"], cinter["user_id"], name)
@@ -230,6 +233,18 @@ def _sorted_events(frame: pl.DataFrame, file: str) -> pl.DataFrame:
     if bad:
         raise DataError(f"{file}: {bad:,} rows have no finite timestamp; {_ADVICE}")
     return frame if frame["timestamp"].is_sorted() else frame.sort("timestamp", maintain_order=True)
+
+
+def _without_repeats(cinter: pl.DataFrame, file: str) -> pl.DataFrame:
+    """Each comment interaction once: a like and a reply of the same moment, or a row given twice, is one."""
+    once = cinter.unique(["user_id", "comment_id", "timestamp"], keep="first", maintain_order=True)
+    if once.height < cinter.height:
+        logger.warning(
+            "%s: %s rows repeat user, comment and time of another row; they are counted once",
+            file,
+            f"{cinter.height - once.height:,}",
+        )
+    return once
 
 
 def _tokens(frame: pl.DataFrame, file: str) -> pl.Series:

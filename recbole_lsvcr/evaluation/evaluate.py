@@ -85,6 +85,13 @@ def evaluate(
         for positions, batch in _batches(scoring, way, batch_size, too_long):
             records[positions] = batch.record_len
             bar.update(len(positions))
+    lists = {str(run.protocol): _collect(run, len(rows), too_long) for run in runs}
+    if not any(len(found.positions) for found in lists.values()):
+        raise EvaluationError(
+            f"none of the {len(rows):,} {kind} instances of the {PHASES[phase]} phase of data set '{data.tables.name}' "
+            f"has anything to be ranked against under {', '.join(lists)}; move the boundaries of the split, or choose "
+            "another protocol"
+        )
     return EvaluationResult(
         data=data,
         kind=kind,
@@ -93,7 +100,7 @@ def evaluate(
         seed=seed,
         topk=tuple(topk),
         rows=rows,
-        lists={str(run.protocol): _collect(run, len(rows), too_long) for run in runs},
+        lists=lists,
         slices=instance_slices(data, kind, rows, records, lengths) if slices else {"all": np.ones(len(rows), bool)},
         seconds=time.perf_counter() - started,
     )
