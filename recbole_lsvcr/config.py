@@ -173,6 +173,8 @@ def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | 
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
     if given.get("task") != "both":
+        if given.get("joint"):
+            raise ConfigError("joint = True trains one model on both tasks; give task: both (--task both) with it")
         return [load_config(None, given)]
     if given.get("model", "LSVCR") != "LSVCR":
         raise ConfigError(

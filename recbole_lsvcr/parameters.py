@@ -83,6 +83,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         "what is ranked; both: one alignment, one text store, two fine-tunings, one report",
     ),
     Parameter(
+        "joint", "True, False", _is_bool, "with task both: one model for both tasks, their training batches alternating"
+    ),
+    Parameter(
         "stage",
         "prepare, align, encode, finetune, evaluate, all",
         _one_of("prepare", "align", "encode", "finetune", "evaluate", "all"),

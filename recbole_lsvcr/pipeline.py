@@ -36,6 +36,7 @@ from recbole_lsvcr.data.texts import ensure_store
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol
+from recbole_lsvcr.joint_trainer import BothLoader, JointTrainer
 from recbole_lsvcr.trainer import LSVCRTrainer
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class Run:
         train = JointTrainLoader(self.config, parts[0], sampler, shuffle=True)
         return train, eval_loader(self.config, parts[1]), eval_loader(self.config, parts[2])
 
-    def trainer(self, *, from_alignment: bool = False) -> LSVCRTrainer:
-        """A new model, initialised from the seed (and the alignment), and its trainer."""
+    def trainer(self, *, from_alignment: bool = False, trainer_class: type[LSVCRTrainer] | None = None) -> LSVCRTrainer:
+        """A new model, initialised from the seed (and the alignment), and its trainer (of `trainer_class`)."""
         train, _, _ = self.loaders
         init_seed(self.config["seed"], self.config["reproducibility"])
         model = self.model_class(self.config, train.dataset)
@@ -122,9 +123,9 @@ class Run:
             if load_alignment_config(self.config["alignment"]).sr_start == "aligned":
                 model.sr.load_weights(load_sr_weights(self.alignment_folder / "aligned"))
         model = model.to(self.config["device"])
-        trainer_class = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
-        if not issubclass(trainer_class, LSVCRTrainer):
-            trainer_class = LSVCRTrainer
+        if trainer_class is None:
+            found = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
+            trainer_class = found if issubclass(found, LSVCRTrainer) else LSVCRTrainer
         trainer = trainer_class(self.config, model)
         trainer.saved_model_file = str(self.model_folder / "best.pth")
         trainer.last_file = self.model_folder / "last.pth"
@@ -214,15 +215,26 @@ class Run:
 
     def finetune(self) -> FinetuneResult:
         """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`."""
-        train, valid, _ = self.loaders
+        train, _, _ = self.loaders
+        return self._fit(self.trainer(from_alignment=True), train)
+
+    def finetune_with(self, comments: Run) -> FinetuneResult:
+        """Train one model on this run's videos and the other run's comments; both keep it as their `best.pth`."""
+        trainer = self.trainer(from_alignment=True, trainer_class=JointTrainer)
+        assert isinstance(trainer, JointTrainer)
+        _, valid, _ = comments.loaders
+        trainer.join(comments.trainer(), valid if len(valid.dataset) else None)
+        return self._fit(trainer, BothLoader(self.loaders[0], comments.loaders[0], int(self.config["seed"])))
+
+    def _fit(self, trainer: LSVCRTrainer, train: JointTrainLoader | BothLoader) -> FinetuneResult:
+        _, valid, _ = self.loaders
         started = time.perf_counter()
-        trainer = self.trainer(from_alignment=True)
         size = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
         logger.info(
             "%s: %s trainable parameters; %s training, %s validation instances",
             self.config["model"],
             f"{size:,}",
-            f"{len(train.dataset):,}",
+            f"{len(self.loaders[0].dataset):,}",
             f"{len(valid.dataset):,}",
         )
         score, _ = trainer.fit(train, valid if len(valid.dataset) else None, show_progress=self._show_progress())
@@ -340,6 +352,18 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
     Raises:
         ConfigError: an unknown stage. Whatever the stages raise.
     """
+    return next(iter(run_tasks([config], stage)), None)
+
+
+def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[str, Any]]:
+    """`run` for each task (`load_configs`); returns the reports when `evaluate` is among the stages.
+
+    Several tasks share the output folder, and with it the alignment and the text store; with `joint` they share the
+    model, too. Their reports stand together in `report.json`.
+
+    Raises:
+        As `run`.
+    """
     if stage not in STAGES:
         raise ConfigError(f"stage '{stage}' is not known; accepted: {', '.join(STAGES)}")
     if stage != "align" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -347,29 +371,23 @@ def run(config: LSVCRConfig, stage: str = "all") -> dict[str, Any] | None:
             f"stage {stage} runs in one process, only align in several: start torchrun with --stage align, and the "
             "other stages without torchrun"
         )
-    current = Run(config)
-    current.describe()
+    runs = [Run(config) for config in configs]
+    for current in runs:
+        current.describe()
     if stage == "prepare":
-        current.prepare()
+        runs[0].prepare()
     if stage in ("align", "all"):
-        current.align()
+        runs[0].align()
     if stage in ("encode", "all"):
-        current.encode()
+        for current in runs:
+            current.encode()
     if stage in ("finetune", "all"):
-        current.finetune()
-    return current.evaluate() if stage in ("evaluate", "all") else None
-
-
-def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[str, Any]]:
-    """`run` for each task (`load_configs`); returns the reports when `evaluate` is among the stages.
-
-    Several tasks share the output folder, and with it the alignment and the text store; their reports stand together in
-    `report.json`.
-
-    Raises:
-        As `run`.
-    """
-    reports = [report for config in configs if (report := run(config, stage)) is not None]
+        if len(runs) > 1 and configs[0]["joint"]:
+            runs[0].finetune_with(runs[1])
+        else:
+            for current in runs:
+                current.finetune()
+    reports = [current.evaluate() for current in runs] if stage in ("evaluate", "all") else []
     if len(reports) > 1:
         write_json(output_folder(configs[0]) / "report.json", {report["task"]: report for report in reports})
     return reports

@@ -17,7 +17,7 @@ from recbole.utils import set_color
 from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
 from recbole_lsvcr.config import plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset
-from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader, JointTrainLoader
+from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader
 from recbole_lsvcr.errors import CheckpointError, EvaluationError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
 from recbole_lsvcr.scorer import scorer_of
@@ -91,7 +91,7 @@ class LSVCRTrainer(Trainer):
 
     def fit(
         self,
-        train_data: JointTrainLoader,
+        train_data: Any,
         valid_data: JointEvalLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
@@ -124,7 +124,7 @@ class LSVCRTrainer(Trainer):
     def _run_epoch(
         self,
         epoch: int,
-        train_data: JointTrainLoader,
+        train_data: Any,
         valid_data: JointEvalLoader | None,
         verbose: bool,
         saved: bool,

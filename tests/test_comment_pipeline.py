@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import run_lsvcr
 from recbole_lsvcr import pipeline, plugin
+from recbole_lsvcr.checkpoint import load_checkpoint
 from recbole_lsvcr.config import load_config, load_configs
+from recbole_lsvcr.data.dataset import CANDIDATES
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.joint_trainer import BothLoader
 
 SMALL = {
     "dataset": "tiny",
@@ -64,6 +68,41 @@ def test_a_killed_comment_run_ends_as_an_undisturbed_one(tiny_data: Path, tmp_pa
     assert report("whole", [3]) == report("pieces", [1, 3])
 
 
+def test_one_model_for_both_tasks_learns_both_and_continues(tiny_data: Path, tmp_path: Path) -> None:
+    def reports(output: str, epochs: list[int], **changes: object) -> list[dict]:
+        for count in epochs:
+            values = settings(tiny_data, tmp_path / output, epochs=count, task="both", joint=True, **changes)
+            found = pipeline.run_tasks(load_configs(None, values))
+        return [report["phases"] for report in found]
+
+    whole = reports("whole", [3])
+    assert whole == reports("pieces", [1, 3])
+    states = [load_checkpoint(tmp_path / "whole" / model / "best.pth") for model in ("LSVCR", "LSVCRComment")]
+    assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
+    assert all(torch.equal(states[1]["state_dict"][name], value) for name, value in states[0]["state_dict"].items())
+    fresh = settings(tiny_data, tmp_path / "whole", epochs=3, task="both", joint=True)
+    start = pipeline.Run(load_configs(None, fresh)[0]).trainer().model.sr.state_dict()
+    moved = {name for name, value in start.items() if not torch.equal(states[0]["state_dict"][f"sr.{name}"], value)}
+    assert {"fuse_linear_video.weight", "fuse_linear_comment.weight", "merge.weight"} <= moved
+
+
+def test_batches_of_both_tasks_are_spread_over_the_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    values = settings(tiny_data, tmp_path, train_batch_size=16, task="both")
+    videos, comments = (pipeline.Run(config).loaders[0] for config in load_configs(None, values))
+    loader = BothLoader(videos, comments, seed=1)
+
+    def kinds(epoch: int) -> list[bool]:
+        loader.set_epoch(epoch)
+        return [CANDIDATES in batch.columns for batch in loader]
+
+    order = kinds(4)
+    assert len(order) == len(loader) == len(videos) + len(comments)
+    assert sum(order) == len(comments)
+    half = sum(order[: len(order) // 2])
+    assert abs(half - len(comments) / 2) <= 2
+    assert kinds(4) == order != kinds(5)
+
+
 def test_the_model_follows_the_task_and_the_task_the_model(tiny_data: Path, tmp_path: Path) -> None:
     values = settings(tiny_data, tmp_path)
     assert load_config(None, {**values, "task": "comment"})["model"] == "LSVCRComment"
@@ -83,6 +122,7 @@ def test_the_model_follows_the_task_and_the_task_the_model(tiny_data: Path, tmp_
         ({"task": "video", "model": "FM"}, r"model 'FM' ranks comments, not videos; .* such as LSVCR"),
         ({"task": "comment", "model": "SASRec"}, r"model 'SASRec' ranks videos, not comments; .* such as LSVCRComment"),
         ({"task": "both", "model": "SASRec"}, r"task = both fine-tunes LSVCR and LSVCRComment; leave out model"),
+        ({"joint": True}, r"joint = True trains one model on both tasks; give task: both"),
         ({"task": "comments"}, r"task = 'comments' is not accepted; accepted: video, comment, both"),
         ({"task": "comment", "comment_protocols": ["all+uniform"]}, r"comment_protocols = .* accepted: .*available"),
         ({"task": "comment", "train_negatives": "easy"}, r"train_negatives = 'easy' .* uniform, popular, hard"),
