@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 METRIC = "ndcg@10"
-UNSEEN = "unseen_items"
+# The part of the targets that is shown beside all of them, by what is ranked: slice -> column title.
+PARTS = {"video": ("unseen_items", "unseen"), "comment": ("no_records", "no records")}
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
@@ -30,8 +31,9 @@ def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: st
 def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
     """Rows: setting and model, means over seeds (± the standard deviation where there are several)."""
     protocols = list(cells[0]["phases"]["test"]["protocols"])
-    columns = [(protocol, part) for protocol in protocols for part in (None, UNSEEN)]
-    titles = [f"{protocol}{', unseen' if part else ''}" for protocol, part in columns]
+    slice_name, title = PARTS[cells[0]["phases"]["test"].get("kind", "video")]
+    columns = [(protocol, part) for protocol in protocols for part in (None, slice_name)]
+    titles = [f"{protocol}{f', {title}' if part else ''}" for protocol, part in columns]
     lines = ["| setting | model | seeds | " + " | ".join(titles) + " | best epoch | s / epoch |"]
     lines.append("|---|---|---|" + "---|" * (len(columns) + 2))
     for setting, model in sorted({(cell["setting"], cell["model"]) for cell in cells}):
