@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 
 
@@ -73,3 +74,20 @@ def record_history(
     if kind == "video":
         found = [r for r in found if not (r.item == item and time - r.end < gap)]
     return [(r.item, r.comments) for r in found[-last:]]
+
+
+def comment_pool(data: JointData, row: int) -> tuple[set[int], set[int]]:
+    """The positives and the possible negatives of a comment instance."""
+    tables, instance = data.tables, data.comments
+    user, item, time = int(instance.user[row]), int(instance.item[row]), instance.time[row]
+    record = int(instance.record[row])
+    positives = set(data.records.comments[data.records.offsets[record] : data.records.offsets[record + 1]].tolist())
+    touched = set(tables.cinter_comment[tables.cinter_user == user].tolist())
+    pool = {
+        comment
+        for comment in range(1, data.n_comments)
+        if tables.comment_item[comment] == item
+        and not tables.comment_is_reply[comment]
+        and tables.comment_time[comment] <= time
+    }
+    return positives, pool - touched - positives

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_tables
+from joint_reference import comment_pool
 
 from recbole_lsvcr.data import negatives
 from recbole_lsvcr.data.candidates import CandidateSet, candidate_set
@@ -254,23 +255,6 @@ def talk() -> JointData:
     """Few videos, long records: many positives in a list."""
     tables = make_tables(2, users=12, videos=8, comments=150, interactions=300, comment_interactions=600, days=40)
     return JointData(tables, split=SPLIT, record_gap=5 * 86_400.0)
-
-
-def comment_pool(data: JointData, row: int) -> tuple[set[int], set[int]]:
-    """The slow definition: (positives, possible negatives) of a comment instance."""
-    tables, instance = data.tables, data.comments
-    user, item, time = int(instance.user[row]), int(instance.item[row]), instance.time[row]
-    record = int(instance.record[row])
-    positives = set(data.records.comments[data.records.offsets[record] : data.records.offsets[record + 1]].tolist())
-    touched = set(tables.cinter_comment[tables.cinter_user == user].tolist())
-    pool = {
-        comment
-        for comment in range(1, data.n_comments)
-        if tables.comment_item[comment] == item
-        and not tables.comment_is_reply[comment]
-        and tables.comment_time[comment] <= time
-    }
-    return positives, pool - touched - positives
 
 
 @pytest.mark.parametrize("count", [2, 6, 99])
