@@ -131,6 +131,7 @@ def test_a_list_is_a_positive_and_different_comments_of_the_definition(
         else:
             usable = elsewhere(data, row)
             assert set(drawn) <= usable
+            assert len(drawn) == min(len(usable), count)
             alone += bool(drawn)
     assert cut or count == 19
     assert alone or data.n_items < 31  # where most videos have a comment or two, some instances have no negative
@@ -153,6 +154,18 @@ def test_videos_with_none_to_thousands_of_comments(comments: int, choice: str) -
         assert drawn <= {number[f"c{k}"] for k in range(1, comments)}
     else:  # random ones of other videos: neither of those posted later nor of those nobody commented on
         assert drawn == {number[f"d{k}"] for k in range(3)}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_where_every_video_has_nothing_but_replies_a_list_is_its_positive(choice: str) -> None:
+    tables = Tables.from_arrays(
+        inter=[("u", "v", START), ("u", "w", START + 1)],
+        cinter=[("u", "r", START + 5)],
+        comments={"c": {"item_id": "w"}, "r": {"item_id": "v", "parent_id": "gone"}},
+    )
+    data = JointData(tables, split=Split("time"))
+    assert lists_of(data, choice, 3).draw(np.arange(1), np.random.default_rng(0)).tolist() == [[2, 0, 0, 0]]
+    assert lists_of(data, choice, 3).draw(np.arange(0), np.random.default_rng(0)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -252,6 +265,11 @@ def test_hard_negatives_never_say_what_the_positive_says() -> None:
     number = ids(data.tables)
     found = lists_of(data, "hard", 4).draw(row_of_me(data), np.random.default_rng(0))[0]
     assert sorted(found.tolist()) == [0, 0, number["c0"], number["c2"], number["c4"]]
+    # Where all comments of the video say it, those of other videos that do not are taken.
+    data = under_one_video(2, texts=["first!", "first!", "first!", "second", "third"])
+    number = ids(data.tables)
+    found = lists_of(data, "hard", 4).draw(row_of_me(data), np.random.default_rng(0))[0]
+    assert sorted(found.tolist()) == [0, 0, number["c0"], number["d1"], number["d2"]]
 
 
 # ---- what others do later ----

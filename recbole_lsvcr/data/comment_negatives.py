@@ -11,7 +11,7 @@ import numpy as np
 from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.negatives import distinct_positions
-from recbole_lsvcr.data.segments import rank_in_group
+from recbole_lsvcr.data.segments import offsets_of, padded, rank_in_group
 from recbole_lsvcr.data.splits import TRAIN
 from recbole_lsvcr.errors import ConfigError
 
@@ -59,10 +59,12 @@ class TrainingLists:
         begin, end = data.records.offsets[record], data.records.offsets[record + 1]
         lists = np.zeros((len(rows), 1 + self.count), np.int32)
         lists[:, 0] = data.records.comments[begin + rng.integers(0, end - begin)]
+        if not len(self.timeline.comments):
+            return lists
         lists[:, 1:] = self._of_video(rows, lists[:, 0], rng)
         alone = np.flatnonzero(lists[:, 1] == 0)
         if len(alone):
-            lists[alone, 1:] = self._of_corpus(rows[alone], rng)
+            lists[alone, 1:] = self._of_corpus(rows[alone], lists[alone, 0], rng)
         return lists
 
     def _of_video(self, rows: np.ndarray, positives: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -127,28 +129,33 @@ class TrainingLists:
         """uint64[n_comments]: equal for equal texts."""
         return self.data.tables.contents.hash().to_numpy()
 
-    def _of_corpus(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Random comments int32[B, count] of other videos that exist at each instance's time and that its user never
-        interacted with, 0-padded."""
-        instances, order = self.data.comments, self._by_time
+    def _of_corpus(self, rows: np.ndarray, positives: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Random comments int32[B, count] that exist at each instance's time and that its user never interacted with,
+        0-padded: of other videos, since those of its own are no negatives."""
+        instances, (order, ranks, offsets) = self.data.comments, self._by_time
         existing = np.searchsorted(self.timeline.times[order], instances.time[rows], side="right")
-        positions = distinct_positions(existing, self.count, rng)
-        comments = self.timeline.comments[order[np.maximum(positions, 0)]]
-        usable = (positions >= 0) & (self.data.tables.comment_item[comments] != instances.item[rows][:, None])
-        usable &= ~np.isin(
-            instances.user[rows].astype(np.int64)[:, None] * self.data.n_comments + comments, self._liked
-        )
-        return _first_distinct(np.where(usable, comments, 0), self.count)
+        user = instances.user[rows]
+        touched = padded(ranks, offsets[user], offsets[user + 1], len(order))
+        touched[touched >= existing[:, None]] = len(order)
+        positions = distinct_positions(existing - (touched < len(order)).sum(axis=1), self.count, rng)
+        drawn = positions >= 0
+        for column in touched.T:
+            positions += positions >= column[:, None]
+        comments = self.timeline.comments[order[np.where(drawn, positions, 0)]]
+        if self.choice == "hard":
+            drawn &= self._text[comments] != self._text[positives][:, None]
+        return _first_distinct(np.where(drawn, comments, 0), self.count)
 
     @cached_property
-    def _liked(self) -> np.ndarray:
-        """int64[J]: `user * n_comments + comment` of every comment interaction."""
-        tables = self.data.tables
-        return tables.cinter_user.astype(np.int64) * self.data.n_comments + tables.cinter_comment
-
-    @cached_property
-    def _by_time(self) -> np.ndarray:
-        return np.argsort(self.timeline.times, kind="stable")
+    def _by_time(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The timeline's places int64[M] over all videos by time; and where in this order the comments stand that each
+        user interacted with, ascending, int64[J], with offsets int64[n_users + 1]."""
+        order = np.argsort(self.timeline.times, kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        user, ranks = self.timeline.touched_users, rank[self.timeline.touched_places]
+        by_user = np.lexsort((ranks, user))
+        return order, ranks[by_user], offsets_of(user[by_user], self.data.n_users)
 
 
 def _first_distinct(ids: np.ndarray, count: int) -> np.ndarray:

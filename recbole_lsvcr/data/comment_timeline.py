@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments
+from recbole_lsvcr.data.segments import offsets_of, padded, search_segments
 
 
 class CommentTimeline:
@@ -34,7 +34,7 @@ class CommentTimeline:
         place = place[tables.cinter_comment]
         pair = tables.cinter_user.astype(np.int64) * data.n_items + tables.cinter_item
         pairs = np.unique(np.stack([pair, place])[:, place >= 0], axis=1)
-        self._pairs, self._pair_places = pairs[0], pairs[1]  # sorted (user, video), what they interacted with there
+        self._pairs, self.touched_places = pairs[0], pairs[1]  # sorted (user, video), what they interacted with there
 
     def span(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places `(begin, end)`, int64[B] each: the comments that exist for the comment instances `rows`."""
@@ -49,12 +49,15 @@ class CommentTimeline:
         """
         instances = self.data.comments
         pair = instances.user[rows].astype(np.int64) * self.data.n_items + instances.item[rows]
-        row, at = expand(np.searchsorted(self._pairs, pair, "left"), np.searchsorted(self._pairs, pair, "right"))
-        column = rank_in_group(row)
-        places = np.full((len(rows), int(column.max(initial=-1)) + 1), len(self.comments))
-        places[row, column] = self._pair_places[at]
+        begin, after = (np.searchsorted(self._pairs, pair, side) for side in ("left", "right"))
+        places = padded(self.touched_places, begin, after, len(self.comments))
         places[places >= end[:, None]] = len(self.comments)
         return places
+
+    @property
+    def touched_users(self) -> np.ndarray:
+        """int64[T], non-decreasing: whose interactions `touched_places` [T] are of."""
+        return self._pairs // self.data.n_items
 
     def negatives(self, rows: np.ndarray) -> np.ndarray:
         """int64[B]: how many negatives each of the instances has."""

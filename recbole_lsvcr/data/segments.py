@@ -56,3 +56,12 @@ def rank_in_group(sorted_groups: np.ndarray) -> Ints:
     starts[1:] = sorted_groups[1:] != sorted_groups[:-1]
     position = np.arange(n)
     return position - np.maximum.accumulate(np.where(starts, position, 0))
+
+
+def padded(values: np.ndarray, begin: np.ndarray, end: np.ndarray, fill: int) -> np.ndarray:
+    """The ranges `values[begin[row]:end[row]]` as the rows of a table `[B, X]`, filled up on the right."""
+    row, at = expand(begin, end)
+    column = rank_in_group(row)
+    table = np.full((len(begin), int(column.max(initial=-1)) + 1), fill, values.dtype)
+    table[row, column] = values[at]
+    return table
