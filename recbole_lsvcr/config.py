@@ -224,6 +224,8 @@ def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
 def _check_model(model: Any, task: Any) -> None:
     try:
         model_class = get_model(str(model))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"model '{model}' needs the package {error.name}, which is not installed") from error
     except (ValueError, AttributeError) as error:
         ours = ", ".join(MODELS)
         raise ConfigError(
