@@ -12,7 +12,7 @@ import torch
 from factories import DAY, START, make_tables
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator, joined_tokens
 from recbole_lsvcr.alignment.instances import AlignmentInstances
@@ -251,3 +251,29 @@ def make_trainer(
         collate=collate,
         **{"identity": {"base_model": base.name, "base_fingerprint": base.fingerprint, "seed": 11}, **options},
     )
+
+
+def rows_of(collator: AlignmentCollator, n: int) -> np.ndarray:
+    """As many instances of both tasks, with whole histories: those without any cannot be told apart."""
+    inputs = collator.instances.inputs(np.arange(len(collator.instances)), 3)
+    whole = np.flatnonzero((inputs.video_len == 3) & (inputs.record_len > 0))
+    return whole[np.linspace(0, len(whole) - 1, n).astype(int)]
+
+
+class AtStep(TrainerCallback):
+    """Does something after a step."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.step, self.action = step, action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.action()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill() -> None:
+    raise Killed

@@ -1,4 +1,4 @@
-"""Training of the aligned pair: it learns, continues exactly, refuses what does not belong, and hands over."""
+"""Training of the aligned pair: it learns, continues exactly, and refuses what does not belong."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ import torch
 import torch.multiprocessing as mp
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from alignment_tiny import make_collator, make_pair, make_trainer, save_tiny_lm, small_data, tiny_sr_config
+from alignment_tiny import (
+    AtStep,
+    Killed,
+    kill,
+    make_collator,
+    make_pair,
+    make_trainer,
+    rows_of,
+    save_tiny_lm,
+    small_data,
+)
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from recbole_lsvcr.alignment import stage
-from recbole_lsvcr.alignment.checkpoint import load_sr_weights, read_description
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
-from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.alignment.pair import AlignedPair
-from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder, aligned_pair
 from recbole_lsvcr.alignment.trainer import WHOLE, AlignmentTrainer, Draws, StepCollator, checkpoints
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.errors import AlignmentError, CheckpointError, ConfigError
+from recbole_lsvcr.errors import CheckpointError, ConfigError
 
 LOSSES = {"lm", "sr", "ssc", "vcc"}
 HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
@@ -51,13 +58,6 @@ def collator(folder: Path, data: JointData) -> AlignmentCollator:
     return make_collator(stage.load_causal_lm(folder), data)
 
 
-def rows_of(collator: AlignmentCollator, n: int) -> np.ndarray:
-    """As many instances of both tasks, with whole histories: those without any cannot be told apart."""
-    inputs = collator.instances.inputs(np.arange(len(collator.instances)), 3)
-    whole = np.flatnonzero((inputs.video_len == 3) & (inputs.record_len > 0))
-    return whole[np.linspace(0, len(whole) - 1, n).astype(int)]
-
-
 class Recorded:
     """A collator that remembers what it was asked for."""
 
@@ -67,25 +67,6 @@ class Recorded:
     def __call__(self, rows: np.ndarray, seed: int) -> AlignmentBatch:
         self.calls.append((rows.tolist(), seed))
         return self.collate(rows, seed)
-
-
-class AtStep(TrainerCallback):
-    """Does something after a step."""
-
-    def __init__(self, step: int, action: Any) -> None:
-        self.step, self.action = step, action
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            self.action()
-
-
-class Killed(Exception):
-    pass
-
-
-def kill() -> None:
-    raise Killed
 
 
 # Order of the instances -----------------------------------------------------------------------------------------------
@@ -253,72 +234,6 @@ def test_dropout_is_on_in_the_test_above(folder, collator, tmp_path):
     assert not torch.equal(pair(batch).total, pair(batch).total)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_checkpoint(folder, collator, data, tmp_path):
-    pair = make_pair(folder)
-
-    def break_it() -> None:
-        with torch.no_grad():
-            pair.contrast_adapter.weight.fill_(float("nan"))
-
-    trainer = make_trainer(
-        pair,
-        collator,
-        tmp_path,
-        rows=rows_of(collator, 8),
-        describe=lambda rows: stage._describe(collator.instances, rows),
-        callbacks=[AtStep(4, break_it)],
-    )
-    told = r"loss is nan at step 4 .*ssc nan.*4 instances, first .*of user 'u\d"
-    with pytest.raises(AlignmentError, match=told) as caught:
-        trainer.continue_training()
-    assert "last good checkpoint is kept" in str(caught.value) and "\n" not in str(caught.value)
-    (kept,) = checkpoints(tmp_path)
-    assert kept.name == "checkpoint-3"
-    assert all(bool(torch.isfinite(value).all()) for value in load_sr_weights(kept / "alignment").values())
-
-
-def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(folder, collator, tmp_path):
-    def spoil(pair: AlignedPair, value: float) -> None:
-        with torch.no_grad():
-            pair.contrast_adapter.weight.fill_(value)
-
-    def trainer(rate: float, callbacks: list[TrainerCallback] | None = None) -> tuple[AlignedPair, AlignmentTrainer]:
-        pair = make_pair(folder)
-        identity = {"base_model": pair.texts.name, "base_fingerprint": pair.texts.fingerprint}
-        return pair, make_trainer(
-            pair,
-            collator,
-            tmp_path,
-            rows=rows_of(collator, 8),
-            arguments={"save_steps": 1, "learning_rate": rate},
-            identity={**identity, "settings": {"learning_rate": rate, "steps": 6}},
-            callbacks=callbacks,
-        )
-
-    pair, first = trainer(1e-2)
-    first.add_callback(AtStep(3, lambda: spoil(pair, 3e38)))  # finite, and no loss comes of it
-    with pytest.raises(AlignmentError, match="loss is nan at step 3"):
-        first.continue_training()
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
-    pair, second = trainer(1e-2)
-    second.add_callback(AtStep(3, lambda: spoil(pair, float("inf"))))
-    with pytest.raises(AlignmentError, match="after step 3 weights are not finite"):
-        second.continue_training()
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
-    _, third = trainer(6e-3)
-    third.continue_training()
-    rates = {entry["step"]: entry["learning_rate"] for entry in third.state.log_history if "learning_rate" in entry}
-    assert rates[2] == pytest.approx(1e-2 * 5 / 6) and rates[3] == pytest.approx(6e-3 * 4 / 6)
-    with pytest.raises(CheckpointError, match="steps is 6 there, 7 here"):
-        make_trainer(
-            make_pair(folder),
-            collator,
-            tmp_path,
-            rows=rows_of(collator, 8),
-            identity={**third.identity, "settings": {"learning_rate": 6e-3, "steps": 7}},
-        ).continue_training()
-
-
 @pytest.mark.parametrize("other", [{"base_fingerprint": "0" * 64}, {"seed": 12}, {"settings": {"steps": 9}}])
 def test_a_checkpoint_of_another_run_is_refused(folder, collator, tmp_path, other):
     rows, arguments = rows_of(collator, 4), {"max_steps": 1, "save_steps": 1}
@@ -391,136 +306,3 @@ def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, 
     trainer = make_trainer(pair, collate, tmp_path, rows=range(8))
     assert "FSDP is passed through, untested" in caplog.text
     assert pair.equal_passes and trainer.args.save_strategy == SaveStrategy.NO
-
-
-# The stage ------------------------------------------------------------------------------------------------------------
-
-
-def job_of(folder: Path, data: JointData, where: Path, **changes: Any) -> AlignmentJob:
-    settings: dict[str, Any] = {
-        "llm": str(folder),
-        "max_history": 3,
-        "instruction_history": 2,
-        "target_tokens": 16,
-        "short_text_tokens": 24,
-        "lora_r": 2,
-        "steps": 3,
-        "batch_size": 3,
-        "accumulation": 2,
-        "learning_rate": 1e-2,
-        "log_steps": 1,
-        "save_steps": 2,
-        "eval_instances": 8,
-    }
-    return AlignmentJob(data, AlignmentConfig(**{**settings, **changes}), tiny_sr_config(), where, 5, "cpu")
-
-
-def no_training(*arguments: Any, **options: Any) -> None:
-    raise AssertionError("nothing is left to train")
-
-
-def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path, monkeypatch):
-    made: list[AlignedPair] = []
-
-    class Seen(AlignmentTrainer):
-        def __init__(self, pair: AlignedPair, *arguments: Any, **options: Any) -> None:
-            made.append(pair)
-            super().__init__(pair, *arguments, **options)
-
-    job = job_of(folder, data, tmp_path / "out")
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "AlignmentTrainer", Seen)
-        health = align(job)
-    (pair,) = made
-    assert set(health) == LOSSES | HEALTH | {"perplexity"} and all(np.isfinite(list(health.values())))
-    assert read_description(job.result)["health"] == health
-    log = json.loads((job.folder / "health.json").read_text())
-    assert log["health"] == health and [entry["step"] for entry in log["log"] if "loss" in entry] == [1, 2, 3]
-    saved = load_sr_weights(job.result)
-    assert saved.keys() == pair.sr.state_dict().keys()
-    assert all(torch.equal(saved[name], value) for name, value in pair.sr.state_dict().items())
-    files = [path for path in job.folder.rglob("*") if path.is_file()]
-    assert not any("training" in path.parts for path in files), "checkpoints of the run are gone"
-    assert all(path.stat().st_size < 16 * 2**20 for path in files)
-
-    encoder = aligned_encoder(job)
-    texts = ["title of v3", "text of c12", "another text, somewhat longer", ""]
-    vectors = encoder.encode(texts)
-    assert vectors.shape == (4, job.sr.text_size) and encoder.dim == job.sr.text_size
-    pair.eval()
-    with torch.no_grad():
-        expected = pair.sr.text_mlp(pair.read_texts(texts)).numpy()
-    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
-    assert not vectors[3].any() and encoder.describe()["aligned"]
-    again, lm = aligned_pair(job)
-    collate = stage.collator(job, lm, phase=1)
-    batch = collate(np.arange(min(4, len(collate.instances))), 0)
-    assert not again.training
-    with torch.no_grad():
-        assert again(batch).total.item() == pytest.approx(pair(batch).total.item(), rel=1e-5)
-
-    monkeypatch.setattr(stage, "AlignmentTrainer", no_training)
-    assert align(job) == health
-    assert align(job_of(folder, data, tmp_path / "out", log_steps=2)) == health, "how often to log decides nothing"
-    for other in ({"steps": 4}, {"ssc": False}, {"lora_r": 1}):
-        changed = job_of(folder, data, tmp_path / "out", **other)
-        (name,) = other
-        with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
-            align(changed)
-        with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
-            aligned_encoder(changed)
-
-
-def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder, data, tmp_path, monkeypatch):
-    quick = {"eval_instances": 0, "cached_rows": 2}
-    whole, killed = (job_of(folder, data, tmp_path / name, **quick) for name in ("whole", "killed"))
-    align(whole)
-
-    def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
-        if self.state.global_step == 2:
-            raise Killed
-        return original(self, *arguments, **options)
-
-    original = AlignmentTrainer.training_step
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(AlignmentTrainer, "training_step", dying)
-        align(killed)
-    assert [path.name for path in checkpoints(killed.folder / "training")] == ["checkpoint-2"]
-    with pytest.raises(CheckpointError, match="no finished alignment"):
-        aligned_encoder(killed)
-    align(killed)
-    expected = load_sr_weights(whole.result)
-    assert all(torch.equal(value, expected[name]) for name, value in load_sr_weights(killed.result).items())
-    adapters = [(job.result / "adapter_model.safetensors").read_bytes() for job in (whole, killed)]
-    assert adapters[0] == adapters[1]
-
-
-@pytest.mark.parametrize("cached_rows", [0, 2])
-def test_gradient_checkpointing_changes_nothing(folder, data, tmp_path, cached_rows):
-    jobs = [
-        job_of(folder, data, tmp_path / str(on), gradient_checkpointing=on, cached_rows=cached_rows, lora_dropout=0.1)
-        for on in (False, True)
-    ]
-    health = [align(job) for job in jobs]
-    assert health[1] == pytest.approx(health[0], rel=1e-4, abs=1e-4)
-    weights = [load_sr_weights(job.result) for job in jobs]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
-
-
-def test_bfloat16_trains_float32_weights_and_stays_near(folder, data, tmp_path):
-    exact = align(job_of(folder, data, tmp_path / "exact", precision="float32"))
-    job = job_of(folder, data, tmp_path / "half", precision="bfloat16")
-    half = align(job)
-    assert half != exact
-    for name in ("lm", "sr", "ssc", "vcc"):
-        assert half[name] == pytest.approx(exact[name], rel=0.1, abs=0.1), name
-    assert all(value.dtype == torch.float32 for value in load_sr_weights(job.result).values())
-
-
-def test_another_tiny_model_cannot_use_the_alignment(folder, data, tmp_path):
-    job = job_of(folder, data, tmp_path / "out", steps=1, save_steps=1, eval_instances=0)
-    align(job)
-    other = job_of(save_tiny_lm(tmp_path / "other", seed=6), data, tmp_path / "out", steps=1, save_steps=1)
-    with pytest.raises(CheckpointError, match="base_"):
-        align(other)

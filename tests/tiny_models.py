@@ -1,0 +1,85 @@
+"""Tiny causal language models of many architectures and their tokenizers, made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", reason="language models need transformers")
+tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizers of these tests need tokenizers")
+
+WORDS = ["best", "game", "music", "ever", "this", "theme", "of", "the", "boss", "level"]
+CAUSAL = ("llama", "qwen2", "glm", "glm4", "gpt2")
+ALL = (*CAUSAL, "bert")
+POSITIONS = 96
+IDS = torch.tensor([[5, 9, 12, 7, 6, 11], [8, 5, 5, 10, 13, 4]])
+# What a person would name as the linear layers of attention and feed-forward networks.
+LAYERS = {
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "qwen2": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "glm": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"],
+    "glm4": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"],
+    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+}
+
+
+def byte_tokenizer(**names: str):
+    """Byte-level BPE with EOS alone, unless `names` say otherwise."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **(names or {"eos_token": "<|end|>"}))
+
+
+def word_tokenizer():
+    """Whole words between [CLS] and [SEP], as BERT's: no EOS."""
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    names = {"cls_token": "[CLS]", "pad_token": "[PAD]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def tiny_model(kind: str, vocabulary: int, layers: int = 2, seed: int = 5):
+    torch.manual_seed(seed)
+    common = {"vocab_size": vocabulary, "hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2}
+    common |= {"intermediate_size": 32, "max_position_embeddings": POSITIONS, "pad_token_id": None}
+    grouped = {**common, "num_key_value_heads": 1}
+    if kind == "gpt2":
+        sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": layers, "n_head": 2}
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=vocabulary, **sizes))
+    elif kind == "bert":
+        model = transformers.BertModel(transformers.BertConfig(**{**common, "pad_token_id": 0}))
+    else:
+        make_config, make_model, more = {
+            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {}),
+            "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, {}),
+            "glm": (transformers.GlmConfig, transformers.GlmForCausalLM, {"head_dim": 8}),
+            "glm4": (transformers.Glm4Config, transformers.Glm4ForCausalLM, {"head_dim": 8}),
+        }[kind]
+        model = make_model(make_config(**grouped, **more))
+    with torch.no_grad():  # norms that do nothing would hide one that is left out
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model.eval()
+
+
+def save(folder: Path, kind: str, *, tokenizer=None, **sizes: int) -> Path:
+    tokenizer = tokenizer or (word_tokenizer() if kind == "bert" else byte_tokenizer())
+    tokenizer.save_pretrained(folder)
+    tiny_model(kind, len(tokenizer), **sizes).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model(input_ids=IDS).logits
