@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers", reason="language models need 
 tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizers of these tests need tokenizers")
 
 WORDS = ["best", "game", "music", "ever", "this", "theme", "of", "the", "boss", "level"]
-CAUSAL = ("llama", "qwen2", "glm", "glm4", "gpt2")
+CAUSAL = ("llama", "qwen2", "glm", "glm4", "gpt2", "opt")
 ALL = (*CAUSAL, "bert")
 POSITIONS = 96
 IDS = torch.tensor([[5, 9, 12, 7, 6, 11], [8, 5, 5, 10, 13, 4]])
@@ -22,6 +22,7 @@ LAYERS = {
     "glm": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"],
     "glm4": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"],
     "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "opt": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
     "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
 }
 
@@ -56,8 +57,17 @@ def tiny_model(kind: str, vocabulary: int, layers: int = 2, seed: int = 5):
     if kind == "gpt2":
         sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": layers, "n_head": 2}
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=vocabulary, **sizes))
+    elif kind == "opt":
+        sizes = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "ffn_dim": 32}
+        sizes |= {"word_embed_proj_dim": 16, "max_position_embeddings": POSITIONS}
+        model = transformers.OPTForCausalLM(transformers.OPTConfig(vocab_size=vocabulary, **sizes))
+    elif kind == "rwkv":
+        sizes = {"hidden_size": 16, "num_hidden_layers": layers, "context_length": POSITIONS}
+        model = transformers.RwkvForCausalLM(transformers.RwkvConfig(vocab_size=vocabulary, **sizes))
     elif kind == "bert":
         model = transformers.BertModel(transformers.BertConfig(**{**common, "pad_token_id": 0}))
+    elif kind == "roberta":
+        model = transformers.RobertaModel(transformers.RobertaConfig(**{**common, "pad_token_id": 0}))
     else:
         make_config, make_model, more = {
             "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {}),
@@ -74,7 +84,7 @@ def tiny_model(kind: str, vocabulary: int, layers: int = 2, seed: int = 5):
 
 
 def save(folder: Path, kind: str, *, tokenizer=None, **sizes: int) -> Path:
-    tokenizer = tokenizer or (word_tokenizer() if kind == "bert" else byte_tokenizer())
+    tokenizer = tokenizer or (word_tokenizer() if kind in ("bert", "roberta") else byte_tokenizer())
     tokenizer.save_pretrained(folder)
     tiny_model(kind, len(tokenizer), **sizes).save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_lsvcr.alignment.states import base_model, check_states
 from recbole_lsvcr.encoding.encoders import minilm_folder
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.encoding.pretrained import CAUSES, ModelSource, fingerprint, placement, quiet_transformers
@@ -92,22 +93,13 @@ def load_causal_lm(
     probe = LanguageModelEncoder(
         base_model(model), tokenizer, name=wanted.name, fingerprint=fingerprint(folder), max_tokens=NO_LIMIT
     )
-    _check_states(base_model(model), probe.pad_id, wanted)
     if probe.max_tokens < min_context:
         raise StoreError(
             f"the language model {wanted.name} reads at most {probe.max_tokens} tokens at once, {min_context} are "
             "needed for an instruction and its target; use a model with a longer context, or shorten both"
         )
+    check_states(model, probe, wanted)
     return LoadedLM(model, tokenizer, wanted.name, probe.fingerprint, probe.max_tokens, probe.dim)
-
-
-def base_model(model: Any) -> Any:
-    """The module within a causal language model, be it wrapped by PEFT, that gives `last_hidden_state`, normed.
-
-    It shares the weights and the LoRA layers of the whole.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -214,17 +206,6 @@ def _complete(tokenizer: Any, model: Any, wanted: ModelSource) -> None:
     if tokenizer.pad_token_id is None:
         # Padding is masked by position, never by its id.
         tokenizer.pad_token = tokenizer.eos_token
-
-
-@torch.no_grad()
-def _check_states(base: Any, token: int, wanted: ModelSource) -> None:
-    """Some models' own code, ChatGLM's for one, gives states in another order: [tokens, batch, H]."""
-    states = base(input_ids=torch.full((1, 2), token, device=base.device)).last_hidden_state
-    if tuple(states.shape[:2]) != (1, 2):
-        raise StoreError(
-            f"{wanted.kind} {wanted.name} gives states of shape {list(states.shape)} for one text of two tokens, not "
-            "[1, 2, H]; use a version of it that transformers has itself"
-        )
 
 
 def _end(tokenizer: Any, config: Any, wanted: ModelSource) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_lsvcr.alignment.collate import AlignmentBatch
-from recbole_lsvcr.alignment.load import LoadedLM, base_model
+from recbole_lsvcr.alignment.load import LoadedLM
 from recbole_lsvcr.alignment.losses import (
     AlignmentObjective,
     Representations,
@@ -22,6 +21,7 @@ from recbole_lsvcr.alignment.losses import (
     language_model_loss,
     largest_over_processes,
 )
+from recbole_lsvcr.alignment.states import base_model, first_position, read_tokens
 from recbole_lsvcr.encoding.batches import token_batches
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import ConfigError
@@ -90,6 +90,7 @@ class AlignedPair(nn.Module):
         if short_text_grad not in ("full", "none"):
             raise ConfigError(f"short_text_grad is {short_text_grad!r}; accepted: full, none")
         self.llm = lm.model
+        self.first_position = first_position(lm.model)
         self.sr = sr
         self.contrast_adapter = nn.Linear(lm.hidden_size, sr.config.hidden_size)
         self.objective = objective or AlignmentObjective()
@@ -184,18 +185,17 @@ class AlignedPair(nn.Module):
 
     def _instruct(self, batch: AlignmentBatch) -> tuple[Tensor, Tensor]:
         first = int(batch.last_instruction.min())
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-        if not bool(batch.attention_mask[:, 0].all()):  # padded on the left: positions begin behind the padding
-            inputs["position_ids"] = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
-        with _last_hidden_state(base_model(self.llm)) as states:
-            if "lm" in self.objective.weights:
-                # The head runs from the first target on: over whole instructions its logits would fill the memory.
-                logits = self.llm(**inputs, logits_to_keep=batch.input_ids.shape[1] - first).logits
-                lm_sum = language_model_loss(logits, batch.labels[:, first:])
-            else:
-                base_model(self.llm)(**inputs)
-                lm_sum = self.contrast_adapter.weight.new_zeros(())
-        (hidden,) = states
+        hidden, logits = read_tokens(
+            self.llm,
+            batch.input_ids,
+            batch.attention_mask,
+            first=self.first_position,
+            # The head runs from the first target on: over whole instructions its logits would fill the memory.
+            logits_from=first if "lm" in self.objective.weights else None,
+        )
+        lm_sum = self.contrast_adapter.weight.new_zeros(())
+        if logits is not None:
+            lm_sum = language_model_loss(logits, batch.labels[:, first:])
         rows = torch.arange(len(hidden), device=hidden.device)
         return hidden[rows, batch.last_instruction], lm_sum
 
@@ -255,18 +255,3 @@ class AlignedPair(nn.Module):
         """Take over what `small_state` gave."""
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
         assert not unexpected and all(name.startswith(LLM) for name in missing)
-
-
-@contextmanager
-def _last_hidden_state(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the last hidden state that a base model returns meanwhile, without keeping those of other layers."""
-    states: list[Tensor] = []
-
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        states.append(output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0])
-
-    handle = module.register_forward_hook(keep)
-    try:
-        yield states
-    finally:
-        handle.remove()

@@ -26,9 +26,10 @@ from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
 from recbole_lsvcr.alignment.instances import AlignmentInstances
-from recbole_lsvcr.alignment.load import LoadedLM, add_lora, base_model, load_causal_lm
+from recbole_lsvcr.alignment.load import LoadedLM, add_lora, load_causal_lm
 from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
+from recbole_lsvcr.alignment.states import base_model
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import TRAIN, VALID

@@ -204,16 +204,21 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str = "mean") -> tor
     return picked * (lengths > 0)[:, None]
 
 
+def positions_behind_padding(model: nn.Module) -> list[tuple[int, int]]:
+    """First position and number of rows of every table of learned positions behind a padding row, as RoBERTa's is."""
+    return [
+        (module.padding_idx + 1, module.num_embeddings)
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
+    ]
+
+
 def _positions(model: nn.Module, tokenizer: Any) -> list[int]:
     """Every limit that the tokenizer and the model set to the number of tokens."""
     config = getattr(model, "config", None)
     limits = [getattr(tokenizer, "model_max_length", None), getattr(config, "max_position_embeddings", None)]
-    # RoBERTa's learned positions start behind the padding row: fewer tokens fit than the configuration says.
-    limits += [
-        module.num_embeddings - module.padding_idx - 1
-        for name, module in model.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
-    ]
+    # Fewer tokens fit than the configuration says.
+    limits += [rows - first for first, rows in positions_behind_padding(model)]
     return [limit for limit in limits if isinstance(limit, int) and limit > 0]
 
 
