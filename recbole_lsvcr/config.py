@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from recbole.config import Config
 from recbole.utils import InputType, ModelType, get_model
@@ -75,6 +77,15 @@ class LSVCRConfig(Config):
         set_by_model = read_yaml(own) if own.is_file() else {}
         shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
         self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
+
+    def _init_device(self) -> None:
+        """RecBole's, which shows the process the GPU `gpu_id` alone; under torchrun each one takes its own of all."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            super()._init_device()
+            return
+        values = self.final_config_dict
+        on_gpu = str(values["gpu_id"]) != "" and torch.cuda.is_available()
+        values |= {"device": torch.device("cuda" if on_gpu else "cpu"), "single_spec": True, "local_rank": 0}
 
     def _negatives(self, model_class: type) -> dict[str, Any] | None:
         """One uniform negative for pairwise models, none for those that learn from a softmax."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
@@ -96,6 +98,27 @@ def test_an_override_is_above_the_file_and_argv_takes_no_part(tmp_path: Path, mo
     monkeypatch.setattr(sys, "argv", ["prog", "--epochs=99"])
     config = load_config(file, {"seed": 2})
     assert (config["seed"], config["epochs"]) == (2, 3)
+
+
+@pytest.mark.parametrize("visible", [None, "2,3"])
+def test_under_torchrun_every_gpu_stays_visible(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    asked: list[str | None] = []
+
+    def available() -> bool:  # what the driver reads when it is asked first counts for the whole process
+        asked.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return True
+
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert load_config(None, SAMPLE)["device"] == torch.device("cuda")
+    assert load_config(None, {**SAMPLE, "gpu_id": ""})["device"] == torch.device("cpu")
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible and set(asked) == {visible}
+    monkeypatch.delenv("WORLD_SIZE")
+    load_config(None, {**SAMPLE, "gpu_id": "1"})
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1", "one process: as RecBole does it"
 
 
 def test_a_string_is_never_evaluated() -> None:
