@@ -115,13 +115,11 @@ class Run:
     def trainer(self, *, from_alignment: bool = False, trainer_class: type[LSVCRTrainer] | None = None) -> LSVCRTrainer:
         """A new model, initialised from the seed (and the alignment), and its trainer (of `trainer_class`)."""
         train, _, _ = self.loaders
+        aligned = self._aligned_weights() if self.aligned and from_alignment else None
         init_seed(self.config["seed"], self.config["reproducibility"])
         model = self.model_class(self.config, train.dataset)
-        if self.aligned and from_alignment:
-            from recbole_lsvcr.alignment.checkpoint import load_sr_weights
-
-            if load_alignment_config(self.config["alignment"]).sr_start == "aligned":
-                model.sr.load_weights(load_sr_weights(self.alignment_folder / "aligned"))
+        if aligned is not None:
+            model.sr.load_weights(aligned)
         model = model.to(self.config["device"])
         if trainer_class is None:
             found = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
@@ -132,6 +130,15 @@ class Run:
         trainer.candidates_dir = self.folder / "candidates"
         trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint}
         return trainer
+
+    def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
+        """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
+        from recbole_lsvcr.alignment.checkpoint import load_sr_weights
+        from recbole_lsvcr.alignment.identity import check_start
+
+        given, folder = self._prepared(), self.alignment_folder / "aligned"
+        check_start(folder, given.data, given.config, given.sr)
+        return load_sr_weights(folder) if given.config.sr_start == "aligned" else None
 
     # ------------------------------------------------------------------ stages
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from conftest import TINY
 
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights
+from recbole_lsvcr.alignment.identity import check_start
 from recbole_lsvcr.config import LSVCRConfig
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 
 Make = Callable[..., LSVCRConfig]
+ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
     "preset": "cpu-small",
     "corpus_steps": 2,
@@ -85,6 +92,55 @@ def test_runs_share_an_alignment_and_may_start_afresh(tiny_config: Make, tmp_pat
     assert not torch.allclose(starts[1], aligned)
     stores = [TextStore.open(Path(config["output"]) / "text_store").vectors() for config in (first, fresh)]
     assert (stores[0] == stores[1]).all()
+
+
+def test_fine_tuning_starts_from_no_alignment_that_was_made_otherwise(tiny_config: Make, tmp_path: Path) -> None:
+    shared = str(tmp_path / "shared")
+    config = tiny_config(alignment=SETTINGS, alignment_folder=shared)
+    pipeline.align(config)
+    pipeline.encode(config)
+    later = {"eval_args": {"split": {"time": [0.8, 0.9]}}}  # what is validated on here was trained on there
+    for sr_start in ("aligned", "fresh"):
+        settings = {**SETTINGS, "sr_start": sr_start}
+        for changes, told in (
+            (later, r"split is .* there, .* here"),
+            ({"hidden_size": 16}, "hidden_size is 8 there, 16 here"),
+            ({"alignment": {**settings, "temperature": 0.1}}, "temperature is 0.07 there, 0.1 here"),
+        ):
+            other = tiny_config(**{"alignment": settings, "alignment_folder": shared, **changes})
+            with pytest.raises(CheckpointError, match=told) as caught:
+                pipeline.finetune(other)
+            assert "align and encode with this one" in str(caught.value) and "\n" not in str(caught.value)
+    run = pipeline.Run(config)
+    job = run._prepared()
+    tables = dataclasses.replace(job.data.tables, fingerprint="0" * 64)
+    elsewhere = JointData(tables, split=job.data.split, max_videos=8, max_records=8)
+    with pytest.raises(CheckpointError, match="data is"):
+        check_start(Path(shared) / "aligned", elsewhere, job.config, job.sr)
+    # Another seed, dropout, or place of the language model is no reason.
+    moved = dataclasses.replace(job.config, llm="/elsewhere/model")
+    check_start(Path(shared) / "aligned", job.data, moved, dataclasses.replace(job.sr, hidden_dropout_prob=0.1))
+    another = tiny_config(alignment=SETTINGS, alignment_folder=shared, seed=8)
+    assert pipeline.Run(another).trainer(from_alignment=True).model.sr.text_mlp is None
+
+
+def test_fine_tuning_compares_and_starts_without_transformers_and_peft(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(alignment=SETTINGS)
+    pipeline.align(config)
+    pipeline.encode(config)
+    file = tmp_path / "c.yaml"
+    given = {**TINY, "data_path": config["data_path"].removesuffix("/tiny"), "alignment": SETTINGS, "epochs": 1}
+    file.write_text(yaml.safe_dump({**given, "output": str(tmp_path / "run")}))
+    code = (
+        "import sys\n"
+        "for name in ('transformers', 'peft'): sys.modules[name] = None\n"
+        "import run_lsvcr\n"
+        f"command = ['--config', {str(file)!r}, '--stage', 'finetune']\n"
+        "print(run_lsvcr.main([*command, '--eval_args={split: {time: [0.8, 0.9]}}']), run_lsvcr.main(command))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.split() == ["2", "0"], done.stderr
+    assert "fine-tuning cannot start from the alignment" in done.stderr
 
 
 def test_text_mlp_may_go_on_learning(tiny_config: Make, tmp_path: Path) -> None:

@@ -86,6 +86,12 @@ class PromptFamily:
     tasks: Mapping[str, Sequence[Parts]]
     texts: Mapping[str, Parts]
 
+    @staticmethod
+    def file(name_or_path: str | Path) -> Path:
+        """Where a family lies."""
+        name = str(name_or_path)
+        return properties_dir() / "prompts" / f"{name}.yaml" if name in FAMILIES else Path(name).expanduser()
+
     @classmethod
     def load(cls, name_or_path: str | Path) -> PromptFamily:
         """A built-in family (`en`, `zh`), or one from a YAML file with the keys of the built-in ones.
@@ -93,8 +99,7 @@ class PromptFamily:
         Raises:
             ConfigError: no such family or file, not YAML, unknown or missing keys, a slot missing, repeated or unknown.
         """
-        name = str(name_or_path)
-        path = properties_dir() / "prompts" / f"{name}.yaml" if name in FAMILIES else Path(name).expanduser()
+        name, path = str(name_or_path), cls.file(name_or_path)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

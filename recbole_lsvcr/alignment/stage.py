@@ -21,10 +21,11 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from dataset_tools.files import sha256_file, write_json
-from recbole_lsvcr.alignment.checkpoint import MANIFEST, description_differences, load_alignment, read_description
+from recbole_lsvcr.alignment.checkpoint import MANIFEST, load_alignment, read_description
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
+from recbole_lsvcr.alignment.identity import identity, refuse_other
 from recbole_lsvcr.alignment.instances import AlignmentInstances
 from recbole_lsvcr.alignment.load import LoadedLM, add_lora, load_causal_lm
 from recbole_lsvcr.alignment.pair import AlignedPair
@@ -44,17 +45,6 @@ logger = logging.getLogger()
 ALIGNED = "aligned"  # the result, within the output folder
 CORPUS_LM = "language_model"
 HEALTH = "health.json"
-# What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
-_FREE = {
-    "sr_start",
-    "text_mlp",
-    "log_steps",
-    "save_steps",
-    "eval_instances",
-    "text_batch_tokens",
-    "cached_rows",
-    "gradient_checkpointing",
-}
 
 
 @contextmanager
@@ -96,16 +86,8 @@ class AlignmentJob:
 
     def identity(self, lm: LoadedLM) -> dict[str, Any]:
         """The description of a checkpoint: what a run that continues it must have in common with it."""
-        kept = {key: value for key, value in self.config.described().items() if key not in _FREE}
-        return {
-            "base_model": self.config.llm,
-            "base_fingerprint": lm.fingerprint,
-            "data": self.data.tables.fingerprint,
-            "split": str(self.data.split),
-            "seed": self.seed,
-            "settings": kept,
-            "sr": {key: value for key, value in vars(self.sr).items() if key not in ("encoder_size", "n_items")},
-        }
+        known = identity(self.data, self.config, self.sr, self.seed)
+        return {"base_fingerprint": lm.fingerprint, **known}
 
     def language_model(self, *, report_it: bool = True) -> LoadedLM:
         """The language model of the settings; `corpus` is trained first, unless it is there already."""
@@ -152,9 +134,9 @@ def align(job: AlignmentJob) -> dict[str, Any]:
 def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     with arguments.main_process_first(local=False):  # one process makes the small model, the others read it
         lm = job.language_model()
-    identity = job.identity(lm)
+    known = job.identity(lm)
     if (job.result / MANIFEST).exists():
-        _refuse_other(job.result, identity)
+        refuse_other(job.result, known)
         logger.info("alignment in %s is finished", job.result)
         return dict(read_description(job.result).get("health", {}))
     config = job.config
@@ -172,7 +154,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
         held_out=_held_out(job, lm),
         cached_rows=config.cached_rows,
         describe=lambda rows: _describe(training, rows),
-        identity=identity,
+        identity=known,
         callbacks=[_Log()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -261,7 +243,7 @@ def _finished(job: AlignmentJob) -> LoadedLM:
     if not (job.result / MANIFEST).exists():
         raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
     lm = job.language_model(report_it=False)
-    _refuse_other(job.result, job.identity(lm))
+    refuse_other(job.result, job.identity(lm))
     return lm
 
 
@@ -286,15 +268,6 @@ def new_pair(job: AlignmentJob, lm: LoadedLM) -> AlignedPair:
 
 def _frozen(mlp: TextMLP, lm: LoadedLM) -> nn.Module:
     return mlp.to(next(lm.model.parameters()).device).requires_grad_(False).eval()
-
-
-def _refuse_other(folder: Path, identity: dict[str, Any]) -> None:
-    differing = description_differences(read_description(folder), identity)
-    if differing:
-        raise CheckpointError(
-            f"{folder} holds an alignment made otherwise ({'; '.join(differing[:5])}); use another --output, or remove "
-            "the folder"
-        )
 
 
 def _arguments(job: AlignmentJob) -> TrainingArguments:

@@ -1,0 +1,82 @@
+"""What decides an alignment, as plain data: by it an alignment is continued, encoded with, shared and fine-tuned from.
+
+It is part of a checkpoint's description. Comparing needs neither RecBole nor transformers nor peft.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dataset_tools.files import sha256_file
+from recbole_lsvcr.alignment.checkpoint import description_differences, read_description
+from recbole_lsvcr.alignment.config import AlignmentConfig
+from recbole_lsvcr.alignment.prompts import FAMILIES, PromptFamily
+from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.errors import CheckpointError
+from recbole_lsvcr.model.sr import SRConfig
+
+# What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
+_FREE = {
+    "sr_start",
+    "text_mlp",
+    "log_steps",
+    "save_steps",
+    "eval_instances",
+    "text_batch_tokens",
+    "cached_rows",
+    "gradient_checkpointing",
+}
+_TRAINING = ("hidden_dropout_prob", "attn_dropout_prob", "initializer_range")  # of the SR model; not what it computes
+_SHOWN = 5  # differences in a message
+
+
+def identity(data: JointData, config: AlignmentConfig, sr: SRConfig, seed: int) -> dict[str, Any]:
+    """What alignments must have in common to be one and the same, but for the language model's fingerprint.
+
+    A prompt family from a file counts by its content, not by where it lies.
+
+    Raises:
+        ConfigError: the file of the prompt family cannot be used.
+    """
+    settings = {key: value for key, value in config.described().items() if key not in _FREE}
+    if config.prompts not in FAMILIES:
+        PromptFamily.load(config.prompts)  # says what is wrong with it
+        settings["prompts"] = f"sha256:{sha256_file(PromptFamily.file(config.prompts))}"
+    return {
+        "base_model": config.llm,
+        "data": data.tables.fingerprint,
+        "split": str(data.split),
+        "seed": seed,
+        "settings": settings,
+        "sr": {key: value for key, value in vars(sr).items() if key not in ("encoder_size", "n_items")},
+    }
+
+
+def refuse_other(folder: str | os.PathLike[str], expected: dict[str, Any]) -> None:
+    """Raise CheckpointError for an alignment whose description says otherwise than `expected`; it says what."""
+    differing = description_differences(read_description(folder), expected)
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds an alignment made otherwise ({'; '.join(differing[:_SHOWN])}); use another --output, or "
+            "remove the folder"
+        )
+
+
+def check_start(folder: str | os.PathLike[str], data: JointData, config: AlignmentConfig, sr: SRConfig) -> None:
+    """Raise CheckpointError for an alignment that fine-tuning must not start from, nor from its text vectors: one of
+    other data or another split has read what this run validates and tests on.
+
+    The seed may be another one, and so may where the language model lies (`--llm` on another machine).
+    """
+    wanted = identity(data, config, sr, seed=0)
+    settings = {key: value for key, value in wanted["settings"].items() if key != "llm"}
+    sizes = {key: value for key, value in wanted["sr"].items() if key not in _TRAINING}
+    expected = {"data": wanted["data"], "split": wanted["split"], "settings": settings, "sr": sizes}
+    differing = description_differences(read_description(folder), expected)
+    if differing:
+        raise CheckpointError(
+            f"fine-tuning cannot start from the alignment {folder}, which was made otherwise "
+            f"({'; '.join(differing[:_SHOWN])}): go back to that configuration, or align and encode with this one, in "
+            "another --output or alignment_folder"
+        )
