@@ -306,3 +306,18 @@ def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, 
     trainer = make_trainer(pair, collate, tmp_path, rows=range(8))
     assert "FSDP is passed through, untested" in caplog.text
     assert pair.equal_passes and trainer.args.save_strategy == SaveStrategy.NO
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(DistributedType.DEEPSPEED, {"scale_wrt_gas": False}), (DistributedType.NO, {})]
+)
+def test_accumulation_divides_once_under_deepspeed_too(folder, collator, tmp_path, monkeypatch, kind, expected):
+    """DeepSpeed's engine divides by its accumulation steps, unless told that this has been done."""
+    trainer = make_trainer(make_pair(folder), collator, tmp_path, rows=range(8))
+    given = []
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: kind))
+    monkeypatch.setattr(Accelerator, "backward", lambda self, loss, **options: given.append((loss.item(), options)))
+    trainer.current_gradient_accumulation_steps = 4
+    item = trainer.data_collator([trainer.train_dataset[k] for k in range(4)])
+    share = trainer.training_step(trainer.model, item)
+    assert given == [(pytest.approx(share.item()), expected)]

@@ -198,9 +198,14 @@ class AlignmentTrainer(Trainer):
             with self.compute_loss_context_manager():
                 losses = model(step.batch, draw=step.draw)
             self._check(losses, step)
-            self.accelerator.backward(losses.total * share)
+            self.accelerator.backward(losses.total * share, **self._scaled_already())
         self._note(losses)
         return losses.total.detach() * share
+
+    def _scaled_already(self) -> dict[str, bool]:
+        """DeepSpeed would divide by the accumulation steps once more."""
+        is_deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        return {"scale_wrt_gas": False} if is_deepspeed else {}
 
     def _check(self, losses: AlignmentLosses, step: Step) -> None:
         if bool(torch.isfinite(losses.total)):
