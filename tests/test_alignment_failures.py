@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from alignment_tiny import AtStep, make_collator, make_pair, make_trainer, rows_of, save_tiny_lm, small_data
+import torch.multiprocessing as mp
+from alignment_tiny import (
+    AtStep,
+    Killed,
+    kill,
+    make_collator,
+    make_pair,
+    make_trainer,
+    rows_of,
+    save_tiny_lm,
+    small_data,
+)
 from transformers import TrainerCallback
 
+from recbole_lsvcr.alignment import __main__ as command
 from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights
 from recbole_lsvcr.alignment.collate import AlignmentCollator
-from recbole_lsvcr.alignment.pair import AlignedPair
+from recbole_lsvcr.alignment.pair import AlignedPair, AlignmentLosses
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer, checkpoints
-from recbole_lsvcr.errors import AlignmentError, CheckpointError
+from recbole_lsvcr.errors import AlignmentError, CheckpointError, ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +109,105 @@ def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(folder, collat
             rows=rows_of(collator, 8),
             identity={**third.identity, "settings": {"learning_rate": 6e-3, "steps": 7}},
         ).continue_training()
+
+
+def fail_at(pair: AlignedPair, number: int) -> AlignedPair:
+    """The loss of batch `number` (from 0) is not finite, although its parts are."""
+    calls, align = itertools.count(), pair.align
+
+    def failing(*arguments: Any) -> AlignmentLosses:
+        losses = align(*arguments)
+        return replace(losses, total=losses.total * float("nan")) if next(calls) == number else losses
+
+    pair.align = failing  # type: ignore[method-assign]
+    return pair
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in checkpoints(folder)]
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_only_checkpoint_goes_when_its_first_step_fails_and_the_run_starts_afresh(
+    folder, collator, tmp_path, number
+):
+    options = {"rows": rows_of(collator, 8), "arguments": {"save_steps": 2, "max_steps": 3}}
+    first = make_trainer(fail_at(make_pair(folder), number), collator, tmp_path, **options)
+    with pytest.raises(AlignmentError, match=f"at step {number} .*no checkpoint is left; .*same command starts afresh"):
+        first.continue_training()
+    assert not names(tmp_path)
+    second = make_trainer(make_pair(folder), collator, tmp_path, **options)
+    second.continue_training()
+    assert [entry["step"] for entry in second.state.log_history if "loss" in entry] == [1, 2, 3]
+
+
+def test_an_older_checkpoint_stays_until_every_batch_of_the_next_step_is_known(folder, collator, tmp_path):
+    arguments = {"save_steps": 1, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    pair = fail_at(make_pair(folder), 5)  # the second batch after checkpoint-2
+    trainer = make_trainer(pair, collator, tmp_path, rows=rows_of(collator, 8), arguments=arguments)
+    with pytest.raises(AlignmentError, match=r"at step 2 .*kept \(step 1\)"):
+        trainer.continue_training()
+    assert names(tmp_path) == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("number", [2, 1000], ids=["of a spoilt checkpoint", "of an older checkpoint"])
+def test_a_kill_while_a_checkpoint_is_deleted_leaves_none_that_looks_whole(
+    folder, collator, tmp_path, monkeypatch, number
+):
+    options = {"rows": rows_of(collator, 8), "arguments": {"save_steps": 1, "max_steps": 4}}
+    delete = shutil.rmtree
+
+    def dying(path: Any, *arguments: Any, **given: Any) -> None:
+        kill() if Path(path).name.startswith("checkpoint-") else delete(path, *arguments, **given)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(shutil, "rmtree", dying)
+        make_trainer(fail_at(make_pair(folder), number), collator, tmp_path, **options).continue_training()
+    left = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert left == {"checkpoint-1", "checkpoint-2"} and len(names(tmp_path)) == 1
+    make_trainer(make_pair(folder), collator, tmp_path, **options).continue_training()
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-4"]
+
+
+# Several processes ----------------------------------------------------------------------------------------------------
+
+
+def _on_a_rank(rank: int, folder: str, where: str, port: int) -> None:
+    torch.set_num_threads(1)
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    collate = make_collator(stage.load_causal_lm(folder), small_data())
+    pair = make_pair(Path(folder))
+    trainer = make_trainer(
+        fail_at(pair, 2) if rank == 1 else pair,
+        collate,
+        Path(where, "run"),
+        rows=range(20),
+        arguments={"save_steps": 1, "per_device_train_batch_size": 2, "ddp_backend": "gloo"},
+    )
+    try:
+        trainer.continue_training()
+    except AlignmentError as error:
+        Path(where, f"{rank}.txt").write_text(f"{names(Path(where, 'run'))} {error}")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_and_leaves_no_spoilt_checkpoint(folder, tmp_path):
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    mp.spawn(_on_a_rank, args=(str(folder), str(tmp_path), port), nprocs=2)
+    told = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert all(text.startswith("['checkpoint-1'] ") and "kept (step 1)" in text for text in told)
+    assert "another process than rank 0" in told[0] and "at step 2 in rank 1 (lm" in told[1]
+
+
+@pytest.mark.parametrize(("error", "printed"), [(AlignmentError("the loss, rank 1"), True), (ConfigError("x"), False)])
+def test_what_only_one_process_knows_is_printed_by_it(monkeypatch, capsys, tmp_path, error, printed):
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(command, "read_prepared", fails)
+    assert command.main([str(tmp_path), "--output", str(tmp_path)]) == 2
+    assert (str(error) in capsys.readouterr().err) is printed

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recbole_lsvcr.alignment.prepared import Prepared, read_prepared
-from recbole_lsvcr.errors import ConfigError, LSVCRError
+from recbole_lsvcr.errors import AlignmentError, ConfigError, LSVCRError
 
 STAGES = ("align", "encode", "all")
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepared = replace(prepared, config=replace(prepared.config, llm=options.llm))
         run(prepared, options.output, stage=options.stage, device=options.device)
     except (LSVCRError, OSError) as error:
-        if first:
+        if first or isinstance(error, AlignmentError):  # which batch it was, its own process knows
             sys.stderr.write(f"{parser.prog}: error: {error}\n")
         return 2
     except KeyboardInterrupt:

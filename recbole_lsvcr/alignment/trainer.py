@@ -27,17 +27,14 @@ from dataset_tools.files import write_json
 from recbole_lsvcr.alignment.cached import average_gradients, cached_backward
 from recbole_lsvcr.alignment.checkpoint import load_alignment, save_alignment
 from recbole_lsvcr.alignment.collate import AlignmentBatch
-from recbole_lsvcr.alignment.losses import average_over_processes, processes
+from recbole_lsvcr.alignment.losses import average_over_processes, largest_over_processes, processes
 from recbole_lsvcr.alignment.pair import LLM, AlignedPair, AlignmentLosses
 from recbole_lsvcr.errors import AlignmentError, ConfigError
 
 logger = logging.getLogger()
 
 WEIGHTS = "alignment"  # folder within a checkpoint
-REMEDY = (
-    "the last good checkpoint is kept; give a lower learning_rate or max_grad_norm, or another precision, and the same "
-    "command goes on from there"
-)
+REMEDY = "give a lower learning_rate or max_grad_norm, or another precision, and the same command"
 REMEDIES = ("learning_rate", "max_grad_norm", "precision")  # settings that a run may be continued with otherwise
 WHOLE = "whole.json"  # written last: a checkpoint without it was cut short
 PREFIX = "checkpoint-"
@@ -107,7 +104,7 @@ class AlignmentTrainer(Trainer):
 
     Raises:
         ConfigError: the cached-gradient step under FSDP or DeepSpeed.
-        AlignmentError: a loss that is not finite; the last checkpoint stays.
+        AlignmentError: in every process, a loss of one that is not finite; the last good checkpoint stays.
     """
 
     def __init__(
@@ -208,16 +205,39 @@ class AlignmentTrainer(Trainer):
         return {"scale_wrt_gas": False} if is_deepspeed else {}
 
     def _check(self, losses: AlignmentLosses, step: Step) -> None:
-        if bool(torch.isfinite(losses.total)):
-            self._prove()
-        else:
-            if self.args.should_save and len(checkpoints(self.folder)) > 1:
-                shutil.rmtree(self._newest, ignore_errors=True)  # weights that lead here at once are no help
-            parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.parts.items())
+        """Stop, in every process, when the loss of one of them is not finite."""
+        broken = not bool(torch.isfinite(losses.total))
+        if not self._largest(broken):
+            if self.accelerator.sync_gradients:  # the last batch of the step: the weights did for all of it
+                self._prove()
+            return
+        if self.args.should_save:
+            remove_checkpoint(self._newest)  # weights that lead here at once are no help
+        remedy = self._remedy()
+        now, rank = f"step {self.state.global_step}", self.args.process_index
+        if not broken:
             raise AlignmentError(
-                f"the alignment loss is {losses.total.item()} at step {self.state.global_step} ({parts}); the batch "
-                f"holds {self.describe(step.rows)}. Training has stopped and {REMEDY}"
+                f"the alignment loss of another process than rank {rank} is not finite at {now}; its message names the "
+                f"batch. Training has stopped: {remedy}"
             )
+        where = f" in rank {rank}" if processes() > 1 else ""
+        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.parts.items())
+        raise AlignmentError(
+            f"the alignment loss is {losses.total.item()} at {now}{where} ({parts}); the batch holds "
+            f"{self.describe(step.rows)}. Training has stopped: {remedy}"
+        )
+
+    def _largest(self, value: int) -> int:
+        """The largest value of all processes, which wait for one another here."""
+        return int(largest_over_processes(torch.tensor([int(value)], device=self.args.device)))
+
+    def _remedy(self) -> str:
+        """What to do, by what is there. Called in every process; what the first one finds counts."""
+        found = checkpoints(self.folder) if self.args.should_save else []
+        kept = self._largest(_step(found[-1]) if found else 0)
+        if not kept:
+            return f"no checkpoint is left; {REMEDY} starts afresh"
+        return f"the last good checkpoint is kept (step {kept}); {REMEDY} goes on from there"
 
     # ---- what is logged ---------------------------------------------------------------------------------------------
 
@@ -310,10 +330,11 @@ class AlignmentTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         spoilt = [name for name, weight in self.unwrapped.named_parameters() if _is_spoilt(weight)]
-        if spoilt:
+        if self._largest(len(spoilt)):
+            names = f" ({len(spoilt)} tensors, {spoilt[0]} among them)" if spoilt else ""
             raise AlignmentError(
-                f"after step {self.state.global_step} weights are not finite ({len(spoilt)} tensors, {spoilt[0]} among "
-                f"them). Training has stopped and {REMEDY}"
+                f"after step {self.state.global_step} weights are not finite{names}. Training has stopped: "
+                f"{self._remedy()}"
             )
         super()._save_checkpoint(model, trial)
         if processes() > 1:
@@ -328,10 +349,10 @@ class AlignmentTrainer(Trainer):
         return self.folder / f"{PREFIX}{self.state.global_step}"
 
     def _prove(self) -> None:
-        """The first step after a checkpoint has a finite loss: older ones are not needed any more."""
+        """The first step after a checkpoint has finite losses: older ones are not needed any more."""
         if self._unproven and self.args.should_save:
             for older in checkpoints(self.folder)[:-1]:
-                shutil.rmtree(older)
+                remove_checkpoint(older)
         self._unproven = False
 
     def continue_training(self) -> None:
@@ -339,10 +360,10 @@ class AlignmentTrainer(Trainer):
         folder = self.folder
         for cut_short in sorted(folder.glob(f"{PREFIX}*")):
             if self.args.should_save and not (cut_short / WHOLE).exists():
-                shutil.rmtree(cut_short)
+                remove_checkpoint(cut_short)
         found = checkpoints(folder)
         if found:
-            logger.info(f"continuing alignment after step {found[-1].name.removeprefix(PREFIX)}")
+            logger.info(f"continuing alignment after step {_step(found[-1])}")
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
 
 
@@ -353,4 +374,14 @@ def _is_spoilt(weight: torch.Tensor) -> bool:
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [path for path in folder.glob(f"{PREFIX}*") if (path / WHOLE).exists()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(found, key=_step)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint, if it is there; what says that it is whole goes first, in case of a kill in between."""
+    (folder / WHOLE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
