@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -165,7 +164,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     trainer.save_pair(job.result)
     if trainer.args.should_save:
         write_json(job.folder / HEALTH, {"health": health, "log": trainer.state.log_history})
-        shutil.rmtree(trainer.folder, ignore_errors=True)
+        trainer.delete_checkpoints()
     if health and arguments.process_index == 0:
         logger.info("held out: %s", _figures(health))
     return health

@@ -366,6 +366,11 @@ class AlignmentTrainer(Trainer):
             logger.info(f"continuing alignment after step {_step(found[-1])}")
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
 
+    def delete_checkpoints(self) -> None:
+        """The result is written, and nothing is left to continue. TensorBoard's events, beside them, stay."""
+        for checkpoint in checkpoints(self.folder):
+            remove_checkpoint(checkpoint)
+
 
 def _is_spoilt(weight: torch.Tensor) -> bool:
     return weight.requires_grad and not bool(torch.isfinite(weight).all())
