@@ -308,7 +308,8 @@ def _installed_tensorboard() -> bool:
 
 
 def _held_out(job: AlignmentJob, lm: LoadedLM) -> list[AlignmentBatch]:
-    """Batches of validation instances, the same in every run; as large as a training batch, but at most 64."""
+    """Batches of validation instances, the same in every run: of 64 each, whatever the training batch, or one of all
+    where there are fewer; what fills no batch is left out."""
     wanted = job.config.eval_instances
     if not wanted:
         return []
