@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,7 @@ from recbole_lsvcr.alignment.prepared import MANIFEST, read_prepared, write_prep
 from recbole_lsvcr.config import LSVCRConfig
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import ConfigError, DataError
+from recbole_lsvcr.plugin import properties_dir
 
 Make = Callable[..., LSVCRConfig]
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,34 @@ def test_everything_comes_back(config: LSVCRConfig) -> None:
     for kind in ("video", "comment"):
         for phase in range(3):
             np.testing.assert_array_equal(found.data.rows(kind, phase), job.data.rows(kind, phase))
+
+
+def test_a_prompt_family_of_ones_own_comes_along(tiny_config: Make, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    family = (properties_dir() / "prompts" / "en.yaml").read_text("utf-8").replace("A user has", "Somebody has")
+    own.write_text(family, "utf-8")
+    config = tiny_config(alignment={**SETTINGS, "prompts": str(own)})
+    run = pipeline.Run(config)
+    prepared = run.prepare()
+    away = shutil.move(prepared, tmp_path / "away")
+    own.rename(tmp_path / "elsewhere.yaml")
+    found = read_prepared(away)
+    assert Path(found.config.prompts).read_text("utf-8") == family
+    write_prepared(tmp_path / "again", found)
+    assert read_prepared(tmp_path / "again").config.prompts == str(tmp_path / "again" / "prompts.yaml")
+    assert main([str(away), "--output", str(tmp_path / "there"), "--device", "cpu", "--stage", "align"]) == 0
+    (tmp_path / "elsewhere.yaml").rename(
+        own
+    )  # here the family lies where it lay, and the alignment counts as the run's
+    shutil.copytree(tmp_path / "there" / "alignment", Path(config["output"]) / "alignment")
+    pipeline.encode(config)
+    assert pipeline.Run(config).trainer(from_alignment=True).model.sr.text_mlp is None
+    (away / "prompts.yaml").write_text(family.replace("Somebody", "A person"), "utf-8")
+    with pytest.raises(DataError, match=r"prompts\.yaml is missing or not the file that was prepared"):
+        read_prepared(away)
+    own.write_text("video: 1", "utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml cannot be used"):
+        pipeline.Run(config).prepare()
 
 
 def test_it_is_written_without_transformers(config: LSVCRConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""A prepared folder: all that stages `align` and `encode` need, as Parquet and JSON, for a machine without RecBole.
+"""A prepared folder: all that stages `align` and `encode` need, as Parquet and JSON (and the user's own prompt family),
+for a machine without RecBole.
 
     run_lsvcr.py --config my.yaml --output runs/mine --stage prepare      writes runs/mine/prepared
     python -m recbole_lsvcr.alignment runs/mine/prepared --output runs/mine      there: aligns and encodes
@@ -9,8 +10,9 @@ Texts and events lie in it, not finished inputs: histories are cut, and comments
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import polars as pl
 from dataset_tools.files import sha256_file, write_json
 from recbole_lsvcr import __version__
 from recbole_lsvcr.alignment.config import AlignmentConfig, load_alignment_config
+from recbole_lsvcr.alignment.prompts import FAMILIES, PromptFamily
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import Split
 from recbole_lsvcr.data.tables import Tables
@@ -44,6 +47,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "interactions.parquet": ("inter_user", "inter_item", "inter_time"),
     "comment_interactions.parquet": ("cinter_user", "cinter_item", "cinter_comment", "cinter_time"),
 }
+PROMPTS = "prompts.yaml"  # a prompt family that is none of the built-in ones
 _TEXTS = ("users", "items", "comments", "titles", "contents", "tags")
 TEXT_SETTINGS = ("text_dtype", "text_transform", "text_max_tokens", "text_batch_tokens", "max_unknown_share")
 
@@ -68,13 +72,21 @@ def write_prepared(folder: Path, prepared: Prepared) -> None:
     """Write a prepared folder, whole or not at all; an older one is replaced.
 
     Raises:
-        ConfigError: the folder holds something else. OSError: it cannot be written.
+        ConfigError: the folder holds something else, or the prompt family cannot be used. OSError: it cannot be
+        written.
     """
     data, tables = prepared.data, prepared.data.tables
+    settings = prepared.config.described()
+    PromptFamily.load(prepared.config.prompts)  # what is wrong with it is found here, not on the other machine
     with replaced_folder(folder, MANIFEST) as temporary:
         for name, columns in _FILES.items():
             held = {column: getattr(tables, column) for column in columns}
             pl.DataFrame({c: v for c, v in held.items() if v is not None}).write_parquet(temporary / name)
+        names = [*_FILES]
+        if prepared.config.prompts not in FAMILIES:
+            shutil.copyfile(PromptFamily.file(prepared.config.prompts), temporary / PROMPTS)
+            settings["prompts"] = PROMPTS
+            names.append(PROMPTS)
         write_json(
             temporary / MANIFEST,
             {
@@ -84,11 +96,11 @@ def write_prepared(folder: Path, prepared: Prepared) -> None:
                 "dataset_fingerprint": tables.fingerprint,
                 "split": asdict(data.split),
                 "data": {name: getattr(data, name) for name in _DATA},
-                "alignment": prepared.config.described(),
+                "alignment": settings,
                 "sr": asdict(prepared.sr),
                 "seed": prepared.seed,
                 "text": dict(prepared.text),
-                "files": {name: sha256_file(temporary / name) for name in _FILES},
+                "files": {name: sha256_file(temporary / name) for name in names},
             },
         )
 
@@ -110,14 +122,16 @@ def read_prepared(folder: Path) -> Prepared:
         raise DataError(
             f"{folder} was prepared by another version ({_word(found)}), this one reads format {FORMAT}: {AGAIN}"
         )
-    for name in _FILES:
+    config = load_alignment_config(found["alignment"])
+    own_prompts = config.prompts not in FAMILIES
+    for name in [*_FILES, *([PROMPTS] if own_prompts else [])]:
         if not (folder / name).is_file() or sha256_file(folder / name) != found["files"].get(name):
             raise DataError(f"{folder}: {name} is missing or not the file that was prepared; copy it again, or {AGAIN}")
     split = found["split"]
     tuples = {field.name: tuple(split[field.name]) for field in fields(Split) if isinstance(split[field.name], list)}
     return Prepared(
         data=JointData(_tables(folder, found), split=Split(**{**split, **tuples}), **found["data"]),
-        config=load_alignment_config(found["alignment"]),
+        config=replace(config, prompts=str(folder / PROMPTS)) if own_prompts else config,
         sr=SRConfig(**found["sr"]),
         seed=found["seed"],
         text=found["text"],
