@@ -68,6 +68,8 @@ def test_other_instances_are_refused(rows: slice) -> None:
     base = _instances(np.zeros(4), np.arange(4))
     with pytest.raises(EvaluationError, match="different instances"):
         difference(base[rows], base)
+    with pytest.raises(EvaluationError, match=r"no seed in common \(\[2\] and \[1\]\)"):
+        difference(base.with_columns(seed=pl.lit(2)), base)
 
 
 @pytest.fixture
@@ -75,8 +77,10 @@ def plan(tmp_path: Path) -> Path:
     file = tmp_path / "plan.yaml"
     settings = {"plain": {}, "better": {"x": 1}, "unfinished": {"x": 2}, "elsewhere": {"eval_args": {"split": "LS"}}}
     cells = [{"models": ["LSVCR"], "settings": list(settings), "seeds": [1]}]
+    cells += [{"models": ["LSVCR"], "settings": ["later"], "seeds": [2]}]
+    settings["later"] = {"x": 3}
     file.write_text(yaml.safe_dump({"base": {"dataset": "tiny"}, "settings": settings, "cells": cells}))
-    gains = {"plain": 0.0, "better": 0.25, "elsewhere": 9.0}
+    gains = {"plain": 0.0, "better": 0.25, "elsewhere": 9.0, "later": 0.5}
     for cell in read_plan(file):
         if cell.setting in gains:
             _write(tmp_path / "work", cell, gains[cell.setting])
@@ -88,17 +92,21 @@ def _write(work: Path, cell: Cell, gain: float) -> None:
     folder.mkdir(parents=True)
     users = np.arange(6) // 2
     other = _instances(np.full(6, 5.0), users, protocol="all+full")
-    pl.concat([_instances(np.full(6, gain), users), other]).write_parquet(folder / "instances-test.parquet")
+    pl.concat([_instances(np.full(6, gain), users, cell.seed), other]).write_parquet(folder / "instances-test.parquet")
 
 
 def test_a_plan_is_compared_from_the_command_line(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = plan.parent / "differences.json"
     work = str(plan.parent / "work")
     assert main([str(plan), "--work", work, "--against", "plain", "--output", str(output)]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "| better:LSVCR | +0.2500 [+0.2500, +0.2500]" in shown
     assert "unfinished" not in shown and "elsewhere" not in shown
+    assert "left out: unfinished:LSVCR: no instances under available+period" in said
+    assert "left out: elsewhere:LSVCR: other data or another split" in said
+    assert "left out: later:LSVCR: no seed in common ([2], the baseline [1])" in said and "later" not in shown
     kept = json.loads(output.read_text())
+    assert len(kept["left_out"]) == 3
     assert kept["arms"]["better:LSVCR"]["unseen_items"]["instances"] == 3
 
 
@@ -110,3 +118,26 @@ def test_what_cannot_be_compared_is_one_message(
     assert said in capsys.readouterr().err
     with pytest.raises(EvaluationError):
         compare(read_plan(plan), plan.parent / "work", against)
+
+
+def test_a_slice_without_instances_is_left_out_alone(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (plan.parent / "work").rglob("*.parquet"):
+        pl.read_parquet(file).with_columns(unseen_items=pl.lit(False)).write_parquet(file)
+    assert main([str(plan), "--work", str(plan.parent / "work"), "--against", "plain"]) == 0
+    shown, said = capsys.readouterr()
+    assert "| better:LSVCR | +0.2500 [+0.2500, +0.2500] | +0.2500 [+0.2500, +0.2500] | - | +0.2500 |" in shown
+    assert "left out: better:LSVCR, unseen_items: no instance" in said
+
+
+def test_a_metric_that_is_not_there_is_named_with_those_that_are(
+    plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = plan.parent / "work"
+    assert main([str(plan), "--work", str(work), "--against", "plain", "--metric", "ndcg@7"]) == 2
+    assert "plain:LSVCR has no metric ndcg@7 in each of its cells; there are ndcg@10" in capsys.readouterr().err
+    for file in work.rglob("*.plain.*/**/*.parquet"):
+        pl.read_parquet(file).with_columns(pl.col("ndcg@10").alias("ndcg@7")).write_parquet(file)
+    assert main([str(plan), "--work", str(work), "--against", "plain", "--metric", "ndcg@7"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing can be compared with plain:LSVCR" in said
+    assert "better:LSVCR: no metric ndcg@7 in each of its cells" in said

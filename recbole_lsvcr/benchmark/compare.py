@@ -67,16 +67,20 @@ def difference(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str = METRIC) 
     """Compare two frames of instances (columns `seed`, `row`, `user` and the metric) on what both hold.
 
     Raises:
-        EvaluationError: no seed or no instance in common, or not the same instances under the same seed.
+        EvaluationError: no seed in common, or not the same instances under the same seed.
     """
     keys = ["seed", "row", "user"]
-    seeds = set(arm["seed"]) & set(baseline["seed"])
-    both = [frame.filter(pl.col("seed").is_in(list(seeds))).select(*keys, metric) for frame in (arm, baseline)]
+    seeds = sorted(set(arm["seed"]) & set(baseline["seed"]))
+    if arm.height and baseline.height and not seeds:
+        raise EvaluationError(
+            f"two arms have no seed in common ({_seeds(arm)} and {_seeds(baseline)}): compute a seed for both"
+        )
+    both = [frame.filter(pl.col("seed").is_in(seeds)).select(*keys, metric) for frame in (arm, baseline)]
     joined = both[0].join(both[1], on=keys, suffix="_baseline")
     if not joined.height or joined.height != both[0].height or joined.height != both[1].height:
         raise EvaluationError(
             f"two arms rank different instances ({both[0].height:,} and {both[1].height:,} under common seeds "
-            f"{sorted(seeds)}, {joined.height:,} of them the same): compare cells of one data set and split"
+            f"{seeds}, {joined.height:,} of them the same): compare cells of one data set and split"
         )
     joined = joined.with_columns((pl.col(metric) - pl.col(f"{metric}_baseline")).alias("difference"))
     by_seed = {int(s): float(m) for s, m in joined.group_by("seed").agg(pl.mean("difference")).sort("seed").iter_rows()}
@@ -96,14 +100,25 @@ def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str = PROTOCOL) -> 
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Differences of arms to a baseline, arm -> slice -> difference; what was left out, and why, in words."""
+
+    arms: Mapping[str, Mapping[str, Difference]]
+    left_out: Sequence[str]
+
+
 def compare(
     cells: Sequence[Cell], work: Path, against: str, *, metric: str = METRIC, protocol: str = PROTOCOL
-) -> dict[str, dict[str, Difference]]:
-    """Differences of every finished arm to the arm `against` (a setting, or `setting:model`): arm -> slice -> it. Arms
-    on other data or another split are left out.
+) -> Comparison:
+    """Differences of every arm to the arm `against` (a setting, or `setting:model`).
+
+    Left out are arms on other data or another split, without instances, without the metric, or without a seed of the
+    baseline's, and slices without instances.
 
     Raises:
-        EvaluationError: the baseline is not in the plan, is several arms, or is not finished.
+        EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks the metric; an arm
+        ranks other instances under the same seed; nothing is left to compare.
     """
     arms: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -114,13 +129,57 @@ def compare(
     baseline = read_arm(arms[named[0]], work, protocol=protocol)
     if not baseline.height:
         raise EvaluationError(f"{work} holds no instances of {named[0]} under {protocol}; compute its cells first")
-    found = {}
+    if not _has(baseline, metric):
+        there = ", ".join(name for name in baseline.columns if _has(baseline, name))
+        raise EvaluationError(f"{named[0]} has no metric {metric} in each of its cells; there are {there}")
+    found: dict[str, dict[str, Difference]] = {}
+    left_out: list[str] = []
     for name, group in arms.items():
-        comparable = name != named[0] and _instances(group[0]) == _instances(arms[named[0]][0])
-        arm = read_arm(group, work, protocol=protocol) if comparable else pl.DataFrame()
-        if arm.height:
-            found[name] = {part: difference(_part(arm, part), _part(baseline, part), metric) for part in SLICES}
+        if name == named[0]:
+            continue
+        elsewhere = _instances(group[0]) != _instances(arms[named[0]][0])
+        arm = pl.DataFrame() if elsewhere else read_arm(group, work, protocol=protocol)
+        reason = "other data or another split" if elsewhere else _lacking(arm, baseline, metric, protocol)
+        if reason:
+            left_out.append(f"{name}: {reason}")
+            continue
+        found[name] = _slices(arm, baseline, metric)
+        left_out += [f"{name}, {part}: no instance" for part in SLICES if part not in found[name]]
+    if not found:
+        raise EvaluationError(f"nothing can be compared with {named[0]} ({'; '.join(left_out) or 'it is alone'})")
+    return Comparison(found, left_out)
+
+
+def _lacking(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str, protocol: str) -> str:
+    """Why an arm cannot be compared; "" if it can."""
+    if not arm.height:
+        return f"no instances under {protocol}; its cells are not computed"
+    if not _has(arm, metric):
+        return f"no metric {metric} in each of its cells"
+    if not set(_seeds(arm)) & set(_seeds(baseline)):
+        return f"no seed in common ({_seeds(arm)}, the baseline {_seeds(baseline)})"
+    return ""
+
+
+def _slices(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str) -> dict[str, Difference]:
+    """The differences of the slices that have instances under the common seeds."""
+    common = pl.col("seed").is_in(sorted(set(_seeds(arm)) & set(_seeds(baseline))))
+    found = {}
+    for part in SLICES:
+        one, other = (_part(frame.filter(common), part) for frame in (arm, baseline))
+        if one.height or other.height:
+            found[part] = difference(one, other, metric)
     return found
+
+
+def _seeds(frame: pl.DataFrame) -> list[int]:
+    return sorted(set(frame["seed"]))
+
+
+def _has(frame: pl.DataFrame, metric: str) -> bool:
+    """Whether a column is a metric, of every instance: all other numbers with fractions are times."""
+    is_metric = metric != "time" and metric in frame.columns and frame.schema[metric].is_float()
+    return is_metric and not frame[metric].null_count()
 
 
 def _instances(cell: Cell) -> tuple[object, object]:
@@ -133,11 +192,12 @@ def _part(frame: pl.DataFrame, part: str) -> pl.DataFrame:
 
 
 def markdown(found: Mapping[str, Mapping[str, Difference]]) -> str:
-    """Rows: arms; columns: slices, each a difference with its interval; then the differences by seed."""
+    """Rows: arms; columns: slices, each a difference with its interval, - without instances; then the differences by
+    seed."""
     lines = [f"| arm | {' | '.join(SLICES)} | by seed |", "|---" * (len(SLICES) + 2) + "|"]
     for name, parts in found.items():
         seeds = ", ".join(f"{value:+.4f}" for value in parts["all"].by_seed.values())
-        lines.append(f"| {name} | {' | '.join(str(parts[part]) for part in SLICES)} | {seeds} |")
+        lines.append(f"| {name} | {' | '.join(str(parts.get(part, '-')) for part in SLICES)} | {seeds} |")
     return "\n".join(lines) + "\n"
 
 
@@ -164,11 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LSVCRError as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
         return 2
-    sys.stdout.write(markdown(found))
+    sys.stdout.write(markdown(found.arms))
+    for reason in found.left_out:
+        sys.stderr.write(f"left out: {reason}\n")
     if options.output:
         head = {"against": options.against, "metric": options.metric, "protocol": options.protocol}
-        arms = {name: {part: vars(one) for part, one in parts.items()} for name, parts in found.items()}
-        write_json(options.output, {**head, "arms": arms})
+        arms = {name: {part: vars(one) for part, one in parts.items()} for name, parts in found.arms.items()}
+        write_json(options.output, {**head, "arms": arms, "left_out": found.left_out})
     return 0
 
 
