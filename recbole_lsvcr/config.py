@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from recbole.config import Config
 from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
@@ -22,6 +20,7 @@ from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import MODELS, model_properties, properties_dir
+from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
 # Training and data settings that every model of a comparison shares unless the user says otherwise; the values are
 # LSVCR's.
@@ -96,42 +95,6 @@ class LSVCRConfig(Config):
         return {"distribution": "uniform", "sample_num": 1} if pairwise else None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, numbers such as `1e-3` read as numbers.
-
-    Raises:
-        ConfigError: no such file, not YAML, or not a mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
-    return _mapping(text, str(path))
-
-
-def _mapping(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where} holds a {type(value).__name__}; a configuration is a mapping of 'key: value' lines")
-    return value
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number, as in RecBole's own loader."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """RecBole-style overrides, `--learning_rate=0.003`, as a dictionary.
 
@@ -145,7 +108,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"argument '{argument}' is not understood; parameters are given as --name=value (see --help)"
             )
-        value = None if text in ("None", "~") else _mapping(f"value: {text}", f"argument '{argument}'")["value"]
+        value = None if text in ("None", "~") else parse_yaml(f"value: {text}", f"argument '{argument}'")["value"]
         if name in overrides and overrides[name] != value:
             raise ConfigError(f"'{name}' is given twice, as {overrides[name]!r} and {value!r}; give it once")
         overrides[name] = value

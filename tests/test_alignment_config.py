@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,43 @@ def test_what_is_wrong_is_named(given: Any, words: str) -> None:
 
 
 def test_a_file_that_is_no_yaml_or_no_mapping_is_refused(tmp_path: Path) -> None:
-    for text, words in (("a: [", "is not YAML"), ("- 1\n", "holds no settings")):
+    for text, words in (
+        (b"a: [", "is not valid YAML"),
+        (b"- 1\n", "holds a list"),
+        (b"# steps: 3\n", "holds no settings"),
+        ("prompts: Prüfung".encode("latin-1"), "cannot read .*give a YAML file in UTF-8"),
+    ):
         file = tmp_path / "x.yaml"
-        file.write_text(text, "utf-8")
-        with pytest.raises(ConfigError, match=words):
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=words) as caught:
             load_alignment_config(str(file))
+        assert "x.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_are_read_as_in_the_main_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("learning_rate: 3e-4\nlora_dropout: 1E-1\n", "utf-8")
+    config = load_alignment_config(str(file))
+    assert (config.learning_rate, config.lora_dropout) == (3e-4, 0.1)
+
+
+def test_a_preset_that_leads_back_to_itself_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("preset: y.yaml\nsteps: 3\n", "utf-8")
+    Path("y.yaml").write_text("preset: ./x.yaml\n", "utf-8")
+    for start in ("x.yaml", {"preset": "y.yaml"}):
+        with pytest.raises(ConfigError, match=r"back to it .*x\.yaml.* name another preset \(cpu-small"):
+            load_alignment_config(start)
+    Path("y.yaml").write_text("preset: cpu-small\nsteps: 4\nlog_steps: 2\n", "utf-8")
+    config = load_alignment_config("x.yaml")
+    assert (config.steps, config.log_steps, config.batch_size) == (3, 2, 32)
+
+
+def test_files_are_read_without_recbole(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['recbole'] = None\n"
+        "from recbole_lsvcr.alignment.config import load_alignment_config\n"
+        "load_alignment_config('cpu-small')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from recbole_lsvcr.alignment.diversify import DiversifyConfig
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.yaml_files import read_yaml
 
 PRESETS = ("cpu-small", "one-gpu-7b", "eight-gpu-7b")
 
@@ -163,26 +162,26 @@ def load_alignment_config(value: str | Mapping[str, Any]) -> AlignmentConfig:
     return AlignmentConfig(**{key: _typed(key, value, kinds[key]) for key, value in settings.items()})
 
 
-def _read(source: Any) -> dict[str, Any]:
-    if source in PRESETS:
-        text = (properties_dir() / "alignment" / f"{source}.yaml").read_text(encoding="utf-8")
-    else:
-        path = Path(str(source))
-        if not path.is_file():
-            raise ConfigError(
-                f"alignment is {source!r}, neither a preset ({', '.join(PRESETS)}) nor an existing YAML file; give one "
-                "of these, a mapping of settings, or off"
-            )
-        text = path.read_text(encoding="utf-8")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
+def _read(source: Any, leading: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a preset or file, above those of the preset it names; `leading`: the files that led here."""
+    built_in = source in PRESETS
+    path = properties_dir() / "alignment" / f"{source}.yaml" if built_in else Path(str(source))
+    if not path.is_file():
+        raise ConfigError(
+            f"alignment is {source!r}, neither a preset ({', '.join(PRESETS)}) nor an existing YAML file; give one "
+            "of these, a mapping of settings, or off"
+        )
+    chain = (*leading, str(path.resolve()))
+    if chain[-1] in leading:
+        raise ConfigError(
+            f"alignment: preset leads from {source} back to it ({' -> '.join(chain)}); name another preset "
+            f"({', '.join(PRESETS)}), or none"
+        )
+    content = read_yaml(path)
+    if not content:
         raise ConfigError(f"{source} holds no settings; write `key: value` lines, as the presets do")
-    if "preset" in content:
-        return {**_read(content.pop("preset")), **content}
-    return content
+    base = content.pop("preset", None)
+    return {**({} if base is None else _read(base, chain)), **content}
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
