@@ -280,6 +280,17 @@ def test_unknown_targets_are_named_with_what_there_is(folders, targets):
     assert "model.layers.*.self_attn.q_proj, " in str(caught.value) and str(caught.value).count("q_proj") == 1
 
 
+def test_layers_that_cannot_be_adapted_are_one_message(tmp_path):
+    """Mamba's own kernels read the weight of `out_proj` beside PEFT."""
+    save(tmp_path, "mamba")
+    with pytest.raises(ConfigError, match="LoRA cannot be put on these layers of MambaForCausalLM") as caught:
+        add_lora(load_causal_lm(tmp_path).model)
+    told = str(caught.value)
+    assert "'out_proj'" in told and "lora_targets: backbone.layers.*.mixer.in_proj" in told and "\n" not in told
+    names = adapted(add_lora(load_causal_lm(tmp_path).model, targets=["in_proj"]))
+    assert names == {f"backbone.layers.{layer}.mixer.in_proj" for layer in range(2)}
+
+
 @pytest.mark.parametrize("options", [{"r": 0}, {"alpha": 0}, {"dropout": 1.0}])
 def test_lora_settings_out_of_range_are_named(folders, options):
     with pytest.raises(ConfigError, match="give r of at least 1"):

@@ -64,6 +64,9 @@ def tiny_model(kind: str, vocabulary: int, layers: int = 2, seed: int = 5):
     elif kind == "rwkv":
         sizes = {"hidden_size": 16, "num_hidden_layers": layers, "context_length": POSITIONS}
         model = transformers.RwkvForCausalLM(transformers.RwkvConfig(vocab_size=vocabulary, **sizes))
+    elif kind == "mamba":
+        sizes = {"hidden_size": 16, "num_hidden_layers": layers, "state_size": 4}
+        model = transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=vocabulary, **sizes))
     elif kind == "bert":
         model = transformers.BertModel(transformers.BertConfig(**{**common, "pad_token_id": 0}))
     elif kind == "roberta":

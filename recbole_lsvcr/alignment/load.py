@@ -238,7 +238,8 @@ def add_lora(
         targets: names of linear layers, or ends of names (`q_proj`, `mlp.down_proj`); None: all those of attention and
             feed-forward networks, that is within the repeated blocks, whatever the architecture calls them.
     Raises:
-        ConfigError: a value out of range, a name that no linear layer has, a model without repeated blocks.
+        ConfigError: a value out of range, a name that no linear layer has, a model without repeated blocks, layers that
+        PEFT cannot adapt.
     """
     if r < 1 or not alpha > 0 or not 0 <= dropout < 1:
         raise ConfigError(
@@ -256,7 +257,13 @@ def add_lora(
         target_modules=chosen,
         fan_in_fan_out=not any(isinstance(layers[name], nn.Linear) for name in chosen),
     )
-    return peft.get_peft_model(model, config)
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(
+            f"LoRA cannot be put on these layers of {type(model).__name__} ({' '.join(str(error).split())}); name "
+            f"others in lora_targets: {_patterns(layers)}"
+        ) from error
 
 
 def attach_adapter(model: Any, folder: Path, state: dict[str, Tensor], *, trainable: bool) -> Any:
