@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from alignment_tiny import Killed, save_tiny_lm, small_data, tiny_sr_config
+from factories import DAY, START
 
 from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights, read_description
@@ -18,6 +19,7 @@ from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder, aligned_pair
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer, checkpoints
 from recbole_lsvcr.data.joint import JointData
+from recbole_lsvcr.data.splits import Split
 from recbole_lsvcr.errors import CheckpointError
 
 LOSSES = {"lm", "sr", "ssc", "vcc"}
@@ -108,6 +110,15 @@ def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path,
             align(changed)
         with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
             aligned_encoder(changed)
+
+
+@pytest.mark.parametrize("batch_size", [3, 100])
+def test_held_out_batches_are_as_large_whatever_the_training_batch(folder, data, tmp_path, batch_size):
+    split = Split("time", valid_start=START + 2 * DAY, test_start=START + 11 * DAY)
+    more = JointData(data.tables, split=split, max_videos=4, max_records=3, record_gap=DAY)
+    for held_out, wanted, sizes in ((data, 30, [30]), (more, 64, [64]), (more, 130, [64, 64])):
+        job = job_of(folder, held_out, tmp_path, batch_size=batch_size, eval_instances=wanted)
+        assert [len(batch) for batch in stage._held_out(job, job.language_model())] == sizes
 
 
 def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder, data, tmp_path, monkeypatch):
