@@ -141,3 +141,11 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(
     said = capsys.readouterr().err
     assert "nothing can be compared with plain:LSVCR" in said
     assert "better:LSVCR: no metric ndcg@7 in each of its cells" in said
+
+
+def test_slices_are_chosen_by_name(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(plan), "--work", str(plan.parent / "work"), "--against", "plain", "--slices"]
+    assert main([*command, "unseen_items"]) == 0
+    assert capsys.readouterr().out.startswith("| arm | unseen_items | by seed |")
+    assert main([*command, "all", "no_records"]) == 2
+    assert "plain:LSVCR has no slice no_records; there are all, seen_items, unseen_items" in capsys.readouterr().err

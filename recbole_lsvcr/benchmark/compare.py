@@ -109,16 +109,22 @@ class Comparison:
 
 
 def compare(
-    cells: Sequence[Cell], work: Path, against: str, *, metric: str = METRIC, protocol: str = PROTOCOL
+    cells: Sequence[Cell],
+    work: Path,
+    against: str,
+    *,
+    metric: str = METRIC,
+    protocol: str = PROTOCOL,
+    slices: Sequence[str] = SLICES,
 ) -> Comparison:
-    """Differences of every arm to the arm `against` (a setting, or `setting:model`).
+    """Differences of every arm to the arm `against` (a setting, or `setting:model`), of all instances and by slice.
 
     Left out are arms on other data or another split, without instances, without the metric, or without a seed of the
     baseline's, and slices without instances.
 
     Raises:
-        EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks the metric; an arm
-        ranks other instances under the same seed; nothing is left to compare.
+        EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks the metric or a
+        slice; an arm ranks other instances under the same seed; nothing is left to compare.
     """
     arms: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -132,6 +138,9 @@ def compare(
     if not _has(baseline, metric):
         there = ", ".join(name for name in baseline.columns if _has(baseline, name))
         raise EvaluationError(f"{named[0]} has no metric {metric} in each of its cells; there are {there}")
+    known = [name for name, kind in baseline.schema.items() if kind == pl.Boolean]
+    if unknown := [name for name in slices if name != "all" and name not in known]:
+        raise EvaluationError(f"{named[0]} has no slice {', '.join(unknown)}; there are all, {', '.join(known)}")
     found: dict[str, dict[str, Difference]] = {}
     left_out: list[str] = []
     for name, group in arms.items():
@@ -143,8 +152,8 @@ def compare(
         if reason:
             left_out.append(f"{name}: {reason}")
             continue
-        found[name] = _slices(arm, baseline, metric)
-        left_out += [f"{name}, {part}: no instance" for part in SLICES if part not in found[name]]
+        found[name] = _slices(arm, baseline, metric, slices)
+        left_out += [f"{name}, {part}: no instance" for part in slices if part not in found[name]]
     if not found:
         raise EvaluationError(f"nothing can be compared with {named[0]} ({'; '.join(left_out) or 'it is alone'})")
     return Comparison(found, left_out)
@@ -161,11 +170,11 @@ def _lacking(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str, protocol: s
     return ""
 
 
-def _slices(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str) -> dict[str, Difference]:
+def _slices(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str, slices: Sequence[str]) -> dict[str, Difference]:
     """The differences of the slices that have instances under the common seeds."""
     common = pl.col("seed").is_in(sorted(set(_seeds(arm)) & set(_seeds(baseline))))
     found = {}
-    for part in SLICES:
+    for part in slices:
         one, other = (_part(frame.filter(common), part) for frame in (arm, baseline))
         if one.height or other.height:
             found[part] = difference(one, other, metric)
@@ -191,13 +200,13 @@ def _part(frame: pl.DataFrame, part: str) -> pl.DataFrame:
     return frame if part == "all" else frame.filter(pl.col(part))
 
 
-def markdown(found: Mapping[str, Mapping[str, Difference]]) -> str:
+def markdown(found: Mapping[str, Mapping[str, Difference]], slices: Sequence[str] = SLICES) -> str:
     """Rows: arms; columns: slices, each a difference with its interval, - without instances; then the differences by
     seed."""
-    lines = [f"| arm | {' | '.join(SLICES)} | by seed |", "|---" * (len(SLICES) + 2) + "|"]
+    lines = [f"| arm | {' | '.join(slices)} | by seed |", "|---" * (len(slices) + 2) + "|"]
     for name, parts in found.items():
-        seeds = ", ".join(f"{value:+.4f}" for value in parts["all"].by_seed.values())
-        lines.append(f"| {name} | {' | '.join(str(parts.get(part, '-')) for part in SLICES)} | {seeds} |")
+        seeds = ", ".join(f"{value:+.4f}" for value in next(iter(parts.values())).by_seed.values())
+        lines.append(f"| {name} | {' | '.join(str(parts.get(part, '-')) for part in slices)} | {seeds} |")
     return "\n".join(lines) + "\n"
 
 
@@ -215,16 +224,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
     parser.add_argument("--protocol", default=PROTOCOL, help=f"default: {PROTOCOL}")
+    parser.add_argument("--slices", nargs="+", default=SLICES, metavar="SLICE", help=f"default: {' '.join(SLICES)}")
     parser.add_argument("--output", type=Path, help="JSON of the figures")
     options = parser.parse_args(arguments)
     try:
         found = compare(
-            read_plan(options.plan), options.work, options.against, metric=options.metric, protocol=options.protocol
+            read_plan(options.plan),
+            options.work,
+            options.against,
+            metric=options.metric,
+            protocol=options.protocol,
+            slices=options.slices,
         )
     except LSVCRError as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
         return 2
-    sys.stdout.write(markdown(found.arms))
+    sys.stdout.write(markdown(found.arms, options.slices))
     for reason in found.left_out:
         sys.stderr.write(f"left out: {reason}\n")
     if options.output:
