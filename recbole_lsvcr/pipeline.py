@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,7 @@ from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, load_config, load_configs, output_folder, plain
 from recbole_lsvcr.data.dataset import PHASES, JointDataset, task_of
+from recbole_lsvcr.data.instances import Kind
 from recbole_lsvcr.data.loader import EvalLoader, JointTrainLoader, eval_loader
 from recbole_lsvcr.data.texts import ensure_store
 from recbole_lsvcr.encoding import TextStore
@@ -42,19 +43,8 @@ from recbole_lsvcr.trainer import LSVCRTrainer
 if TYPE_CHECKING:
     from recbole_lsvcr.alignment.stage import AlignmentJob
 
-__all__ = [
-    "STAGES",
-    "FinetuneResult",
-    "Run",
-    "align",
-    "encode",
-    "evaluate",
-    "finetune",
-    "load_config",
-    "load_configs",
-    "run",
-    "run_tasks",
-]
+__all__ = ["STAGES", "FinetuneResult", "Run", "align", "encode", "evaluate", "finetune", "load_config", "load_configs"]
+__all__ += ["run", "run_tasks"]
 
 STAGES = ("prepare", "align", "encode", "finetune", "evaluate", "all")
 ALIGNMENT, PREPARED = "alignment", "prepared"  # folders of stages `align` and `prepare`, within the output folder
@@ -175,9 +165,9 @@ class Run:
             text={name: self.config[name] for name in TEXT_SETTINGS},
         )
 
-    def prepare(self) -> Path:
-        """Write what stages `align` and `encode` need on a machine without RecBole; returns the folder. Needs neither
-        transformers nor peft.
+    def prepare(self, kinds: tuple[Kind, ...] | None = None) -> Path:
+        """Write what stages `align` and `encode` need on a machine without RecBole, with neither transformers nor peft;
+        returns the folder. `kinds`: the instances whose texts are to be encoded; None: those of this run.
 
         Raises:
             ConfigError: nothing is to be aligned.
@@ -188,7 +178,7 @@ class Run:
                 "one-gpu-7b"
             )
         folder = self.folder / PREPARED
-        write_prepared(folder, self._prepared())
+        write_prepared(folder, replace(self._prepared(), kinds=kinds or (self.dataset.kind,)))
         logger.info(
             "prepared %s; where the language model is: python -m recbole_lsvcr.alignment %s --output %s",
             folder,
@@ -382,7 +372,7 @@ def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[s
     for current in runs:
         current.describe()
     if stage == "prepare":
-        runs[0].prepare()
+        runs[0].prepare(tuple(current.dataset.kind for current in runs))
     if stage in ("align", "all"):
         runs[0].align()
     if stage in ("encode", "all"):

@@ -65,6 +65,16 @@ def test_everything_comes_back(config: LSVCRConfig) -> None:
             np.testing.assert_array_equal(found.data.rows(kind, phase), job.data.rows(kind, phase))
 
 
+def test_the_texts_of_both_tasks_are_encoded_where_both_were_prepared(tiny_config: Make) -> None:
+    videos, both = ("video",), ("video", "comment")
+    run = pipeline.Run(tiny_config(alignment=SETTINGS))
+    assert read_prepared(run.prepare()).kinds == videos
+    found = read_prepared(run.prepare(both))
+    assert found.kinds == both
+    reached = [found.data.reachable(kinds)[1] for kinds in (videos, both)]
+    assert set(reached[0]) < set(reached[1])
+
+
 def test_a_prompt_family_of_ones_own_comes_along(tiny_config: Make, tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     family = (properties_dir() / "prompts" / "en.yaml").read_text("utf-8").replace("A user has", "Somebody has")

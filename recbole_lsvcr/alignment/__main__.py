@@ -75,7 +75,7 @@ def run(prepared: Prepared, output: Path, *, stage: str = "all", device: str = "
     if stage in ("encode", "all") and os.environ.get("RANK", "0") == "0":
         text = prepared.text
         encoder = aligned_encoder(job, max_tokens=text["text_max_tokens"], batch_tokens=text["text_batch_tokens"])
-        ensure_store({**text, "text_store": str(output / "text_store")}, prepared.data, encoder)
+        ensure_store({**text, "text_store": str(output / "text_store")}, prepared.data, encoder, kinds=prepared.kinds)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dataset_tools.files import sha256_file, write_json
 from recbole_lsvcr import __version__
 from recbole_lsvcr.alignment.config import AlignmentConfig, load_alignment_config
 from recbole_lsvcr.alignment.prompts import FAMILIES, PromptFamily
+from recbole_lsvcr.data.instances import Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import Split
 from recbole_lsvcr.data.tables import Tables
@@ -58,7 +59,7 @@ class Prepared:
 
     Attributes:
         data: the joint data set. config, sr, seed: of the alignment. text: settings of the text store, by name
-        (`TEXT_SETTINGS`).
+        (`TEXT_SETTINGS`). kinds: of the instances whose texts it is to hold.
     """
 
     data: JointData
@@ -66,6 +67,7 @@ class Prepared:
     sr: SRConfig
     seed: int
     text: Mapping[str, Any]
+    kinds: tuple[Kind, ...] = ("video",)
 
 
 def write_prepared(folder: Path, prepared: Prepared) -> None:
@@ -100,6 +102,7 @@ def write_prepared(folder: Path, prepared: Prepared) -> None:
                 "sr": asdict(prepared.sr),
                 "seed": prepared.seed,
                 "text": dict(prepared.text),
+                "kinds": list(prepared.kinds),
                 "files": {name: sha256_file(temporary / name) for name in names},
             },
         )
@@ -135,6 +138,7 @@ def read_prepared(folder: Path) -> Prepared:
         sr=SRConfig(**found["sr"]),
         seed=found["seed"],
         text=found["text"],
+        kinds=tuple(found.get("kinds", Prepared.kinds)),
     )
 
 
