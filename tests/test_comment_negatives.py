@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -270,67 +269,6 @@ def test_hard_negatives_never_say_what_the_positive_says() -> None:
     number = ids(data.tables)
     found = lists_of(data, "hard", 4).draw(row_of_me(data), np.random.default_rng(0))[0]
     assert sorted(found.tolist()) == [0, 0, number["c0"], number["d1"], number["d2"]]
-
-
-# ---- what others do later ----
-
-
-def others_later(tables: Tables, user: int, time: float, rng: np.random.Generator, *, delete: bool) -> Tables:
-    """Every comment interaction of other users at or after `time` is gone or another one, and every comment posted
-    later is posted at another later time.
-    """
-    later = (tables.cinter_time >= time) & (tables.cinter_user != user)
-    names = ("user", "item", "comment", "time")
-    columns = {name: getattr(tables, f"cinter_{name}") for name in names}
-    if delete:
-        columns = {name: values[~later] for name, values in columns.items()}
-    else:
-        others = np.setdiff1d(np.arange(1, tables.n_users), [user])
-        comment = np.where(later, rng.integers(1, tables.n_comments, len(later)), columns["comment"])
-        delay = rng.integers(0, 9 * DAY, len(later)) * (rng.random(len(later)) < 0.7)
-        columns = {
-            "user": np.where(later, rng.choice(others, len(later)), columns["user"]),
-            "item": tables.comment_item[comment],
-            "comment": comment,
-            "time": columns["time"] + np.where(later, delay, 0.0),
-        }
-        order = np.argsort(columns["time"], kind="stable")
-        columns = {name: values[order] for name, values in columns.items()}
-    posted = tables.comment_time
-    moved = np.where(posted > time, time + 1 + rng.integers(0, 5 * DAY, len(posted)), posted)
-    changed = {
-        f"cinter_{name}": values.astype(getattr(tables, f"cinter_{name}").dtype) for name, values in columns.items()
-    }
-    return dataclasses.replace(tables, comment_time=moved, **changed)
-
-
-def same_instance(data: JointData, like: JointData, row: int) -> np.ndarray:
-    """The rows of `data` that are of the user, video and time of the instance `row` of `like`."""
-    same = [getattr(data.comments, name) == getattr(like.comments, name)[row] for name in ("user", "item", "time")]
-    return np.flatnonzero(np.logical_and.reduce(same))
-
-
-@pytest.mark.parametrize("delete", [True, False])
-def test_what_others_do_later_changes_neither_counts_nor_negatives(data: JointData, delete: bool) -> None:
-    rng = np.random.default_rng(0)
-    every = np.arange(data.n_comments)[None]
-    for row in rng.choice(len(data.comments), 10, replace=False):
-        user, time = data.comments.user[row : row + 1], data.comments.time[row : row + 1]
-        tables = others_later(data.tables, int(user[0]), float(time[0]), rng, delete=delete)
-        after = JointData(tables, split=BOUNDARIES, record_gap=3 * DAY)
-        (there,) = same_instance(after, data, int(row))
-        assert comment_pool(after, there) == comment_pool(data, row)
-        counts = [CommentCounts(one.tables).before(every, user, time) for one in (data, after)]
-        np.testing.assert_array_equal(*counts)
-        if not comment_pool(data, row)[1]:
-            continue  # which other videos somebody comments on may be known later only
-        for choice in ("uniform", "hard"):
-            for count in (3, 200):
-                lists = [
-                    lists_of(one, choice, count).draw(np.array([at]), np.random.default_rng(7))
-                    for one, at in ((data, row), (after, there))
-                ]
-                np.testing.assert_array_equal(*lists)
 
 
 # ---- counts ----
