@@ -130,10 +130,12 @@ class TrainingLists:
         return self.data.tables.contents.hash().to_numpy()
 
     def _of_corpus(self, rows: np.ndarray, positives: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Random comments int32[B, count] that exist at each instance's time and that its user never interacted with,
-        0-padded: of other videos, since those of its own are no negatives."""
-        instances, (order, ranks, offsets) = self.data.comments, self._by_time
-        existing = np.searchsorted(self.timeline.times[order], instances.time[rows], side="right")
+        """Random comments int32[B, count] of videos that somebody commented on that exist at each instance's time and
+        that its user never interacted with, 0-padded: of other videos, since those of its own are no negatives."""
+        instances, (order, times, ranks, offsets) = self.data.comments, self._by_time
+        if not len(order):
+            return np.zeros((len(rows), self.count), np.int32)
+        existing = np.searchsorted(times, instances.time[rows], side="right")
         user = instances.user[rows]
         touched = padded(ranks, offsets[user], offsets[user + 1], len(order))
         touched[touched >= existing[:, None]] = len(order)
@@ -147,15 +149,20 @@ class TrainingLists:
         return _first_distinct(np.where(drawn, comments, 0), self.count)
 
     @cached_property
-    def _by_time(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The timeline's places int64[M] over all videos by time; and where in this order the comments stand that each
-        user interacted with, ascending, int64[J], with offsets int64[n_users + 1]."""
-        order = np.argsort(self.timeline.times, kind="stable")
-        rank = np.empty(len(order), np.int64)
+    def _by_time(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The timeline's places int32[N] under the videos that somebody commented on, by time, and these times; and
+        where in this order the comments stand that each user interacted with, ascending, int64[T], with offsets
+        int64[n_users + 1]."""
+        data, timeline = self.data, self.timeline
+        watched = np.zeros(data.n_items, bool)
+        watched[data.comments.item] = True
+        places = np.flatnonzero(np.repeat(watched, np.diff(timeline.offsets))).astype(np.int32)
+        order = places[np.argsort(timeline.times[places], kind="stable")]
+        rank = np.empty(len(timeline.comments), np.int32)
         rank[order] = np.arange(len(order))
-        user, ranks = self.timeline.touched_users, rank[self.timeline.touched_places]
+        user, ranks = timeline.touched_users, rank[timeline.touched_places].astype(np.int64)
         by_user = np.lexsort((ranks, user))
-        return order, ranks[by_user], offsets_of(user[by_user], self.data.n_users)
+        return order, timeline.times[order], ranks[by_user], offsets_of(user[by_user], data.n_users)
 
 
 def _first_distinct(ids: np.ndarray, count: int) -> np.ndarray:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.segments import offsets_of, padded, search_segments
+from recbole_lsvcr.data.segments import padded, search_segments
 
 
 class CommentTimeline:
-    """The comments of the videos that somebody commented on, by video and, within one, oldest first.
+    """The comments that are no replies, by video and, within one, oldest first: those of `JointData.comment_pool`.
 
     A NEGATIVE of a comment instance is a comment of its video that is no reply, was posted at or before its time (an
     unknown posting time counts as before) and with which its user never interacted. These are the places
@@ -19,22 +19,14 @@ class CommentTimeline:
 
     def __init__(self, data: JointData) -> None:
         self.data = data
-        tables = data.tables
-        watched = np.zeros(data.n_items, bool)
-        watched[data.comments.item] = True
-        ids = np.flatnonzero(~tables.comment_is_reply & watched[tables.comment_item])
-        ids = ids[ids > 0]
-        time = tables.comment_time[ids]
-        order = np.lexsort((ids, time, tables.comment_item[ids]))
-        self.comments = ids[order].astype(np.int32)  # [M]
-        self.times = time[order]  # [M]
-        self.offsets = offsets_of(tables.comment_item[self.comments], data.n_items)  # [n_items + 1]
-        place = np.full(data.n_comments, -1, np.int64)
-        place[self.comments] = np.arange(len(ids))
-        place = place[tables.cinter_comment]
-        pair = tables.cinter_user.astype(np.int64) * data.n_items + tables.cinter_item
-        pairs = np.unique(np.stack([pair, place])[:, place >= 0], axis=1)
-        self._pairs, self.touched_places = pairs[0], pairs[1]  # sorted (user, video), what they interacted with there
+        tables, pool = data.tables, data.comment_pool
+        self.comments, self.times, self.offsets = pool.comment, pool.time, pool.offsets  # [M], [M], [n_items + 1]
+        place = pool.position[tables.cinter_comment].astype(np.int64)
+        size = max(len(self.comments), 1)
+        touched = np.unique((tables.cinter_user.astype(np.int64) * size + place)[place >= 0])
+        # What each user interacted with, by user and place, which is by video: int64[T] each.
+        self.touched_users, self.touched_places = np.divmod(touched, size)
+        self._pairs = self.touched_users * data.n_items + tables.comment_item[self.comments[self.touched_places]]
 
     def span(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places `(begin, end)`, int64[B] each: the comments that exist for the comment instances `rows`."""
@@ -53,11 +45,6 @@ class CommentTimeline:
         places = padded(self.touched_places, begin, after, len(self.comments))
         places[places >= end[:, None]] = len(self.comments)
         return places
-
-    @property
-    def touched_users(self) -> np.ndarray:
-        """int64[T], non-decreasing: whose interactions `touched_places` [T] are of."""
-        return self._pairs // self.data.n_items
 
     def negatives(self, rows: np.ndarray) -> np.ndarray:
         """int64[B]: how many negatives each of the instances has."""

@@ -15,6 +15,7 @@ from recbole_lsvcr.data.instances import KINDS, CommentInstances, InstanceBatch,
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import build_records
 from recbole_lsvcr.data.segments import expand, rank_in_group
+from recbole_lsvcr.data.snapshots import Pool
 from recbole_lsvcr.data.splits import PHASES, TRAIN, Split, parse_split
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import ConfigError
@@ -165,6 +166,11 @@ class JointData:
             shown[self.records.comments] = True
         shown[0] = False
         return np.arange(1, self.n_items), np.flatnonzero(shown)
+
+    @property
+    def comment_pool(self) -> Pool:
+        """The comments that are no replies, by video and, within one, oldest first (then in file order)."""
+        return self._popular.pool
 
     @property
     def item_available_from(self) -> NDArray[np.float64]:

@@ -80,6 +80,11 @@ class PopularComments:
         self._own_events = DailyEvents.of(group, position, day, len(self._own_keys))
         self._snapshots = Snapshots.of(self._pool, self._events)
 
+    @property
+    def pool(self) -> Pool:
+        """The comments that can be popular, by video and, within one, oldest first."""
+        return self._pool
+
     def own_groups(self, users: np.ndarray, items: np.ndarray) -> NDArray[np.int32]:
         """For each (user, video) where the user's own counted interactions under it are found, -1 if there are none."""
         if not len(self._own_keys):

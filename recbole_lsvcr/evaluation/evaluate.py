@@ -79,7 +79,7 @@ def evaluate(
     runs = [_prepare(data, kind, phase, rows, protocol, seed, candidates_dir, top_items) for protocol in chosen]
     scoring = Pass(scorer, data, kind, rows, runs)
     records = np.zeros(len(rows), np.int64)
-    lengths = CommentTimeline(data).lengths(rows) if kind == "comment" else None
+    lengths = CommentTimeline(data).lengths(rows) if kind == "comment" and (slices or longest) else None
     too_long = np.zeros(len(rows), bool) if lengths is None or not longest else lengths > longest
     with tqdm(total=len(rows), desc=f"rank {PHASES[phase]}", disable=None if progress else True, leave=False) as bar:
         for positions, batch in _batches(scoring, way, batch_size, too_long):
