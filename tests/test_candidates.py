@@ -10,7 +10,7 @@ import pytest
 from factories import make_tables
 from joint_reference import comment_pool
 
-from recbole_lsvcr.data import negatives
+from recbole_lsvcr.data import comment_candidates, negatives
 from recbole_lsvcr.data.candidates import CandidateSet, candidate_set
 from recbole_lsvcr.data.comment_candidates import CommentIndex
 from recbole_lsvcr.data.joint import JointData
@@ -288,6 +288,28 @@ def test_the_full_comment_lists_are_all_the_slow_definition_has(talk: JointData)
         assert set(comment[row == number].tolist()) == positives | pool
         assert set(comment[(row == number) & positive].tolist()) == positives
     assert len(row) == sum(len(set().union(*comment_pool(data, instance))) for instance in rows)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_sorting_the_smallest_keys_only_gives_what_sorting_all_of_them_gives(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = make_tables(2, users=12, videos=4, comments=900, interactions=100, comment_interactions=300, days=40)
+    data = JointData(tables, split=SPLIT)
+    index, rows = CommentIndex(data), np.arange(len(data.comments))
+    few = index.sampled(rows, count, np.random.default_rng(0))
+    monkeypatch.setattr(comment_candidates, "_smallest", lambda keys, row, among, wanted: among)
+    for found, expected in zip(few, index.sampled(rows, count, np.random.default_rng(0)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_row_whose_keys_are_all_large_keeps_all_of_them() -> None:
+    row, size = np.repeat([0, 1], 1000), 2000
+    keys = np.where(row == 0, 0.9, np.arange(size) % 1000 / 1000)
+    among = np.arange(size) % 10 > 0
+    kept = comment_candidates._smallest(keys, row, among, np.array([5, 5]))
+    assert kept[:1000].tolist() == among[:1000].tolist()
+    assert 5 <= kept[1000:].sum() < 60 and not (kept & ~among).any()
 
 
 @pytest.mark.parametrize(("comments", "listed"), [(1, 0), (2, 2), (99, 99), (100, 100), (101, 100), (250, 100)])
