@@ -53,7 +53,8 @@ class TextVectors:
                 f"{int((rows < 0).sum())} comments of a batch are not in the text store; run --stage encode "
                 "again with this configuration"
             )
-        return torch.from_numpy(np.asarray(self.vectors[rows], dtype=np.float32)).to(ids.device)
+        # PyTorch makes float32 of float16 four times as fast as NumPy.
+        return torch.from_numpy(np.asarray(self.vectors[rows])).to(ids.device, torch.float32)
 
 
 def store_folder(config: Any) -> Path:
