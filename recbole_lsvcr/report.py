@@ -63,7 +63,7 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
         f"{report['model']} on {report['dataset']}{synthetic}, {'comments, ' if comments else ''}{phase}: "
         f"{first['instances']:,} {'records' if comments else 'targets'} of {first['users']:,} users"
     )
-    rows = [["ranking", *(_title(name) for name in shown), "targets"]]
+    rows = [["ranking", *(_title(name) for name in shown), "records" if comments else "targets"]]
     for name, found in protocols.items():
         rows.append([name, *_numbers(found["metrics"], shown), f"{found['instances']:,}"])
         for part, label in SHOWN_SLICES[report["task"]].items():
