@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 
 import run_lsvcr
 from recbole_lsvcr import pipeline, plugin
@@ -19,18 +20,7 @@ from recbole_lsvcr.data.dataset import CANDIDATES
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.joint_trainer import BothLoader
 
-SMALL = {
-    "dataset": "tiny",
-    "MAX_ITEM_LIST_LENGTH": 8,
-    "eval_args": {"split": {"time": [0.7, 0.85]}},
-    "text_encoder": "hashing",
-    "hidden_size": 8,
-    "n_layers": 1,
-    "inner_size": 16,
-    "train_batch_size": 128,
-    "epochs": 1,
-    "use_gpu": False,
-}
+SMALL = {**TINY, "epochs": 1}
 
 
 def settings(folder: Path, output: Path, **changes: object) -> dict[str, object]:
