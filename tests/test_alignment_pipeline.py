@@ -70,6 +70,19 @@ def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> No
     assert whole is not None and whole["phases"] == report["phases"]
 
 
+def test_one_alignment_and_one_store_serve_both_tasks(tiny_config: Make, tmp_path: Path) -> None:
+    settings = dict(tiny_config(alignment=SETTINGS, text_max_tokens=40).external_config_dict)
+    del settings["model"]
+    configs = pipeline.load_configs(None, {**settings, "task": "both", "epochs": 1})
+    reports = pipeline.run_tasks(configs)
+    assert [report["model"] for report in reports] == ["LSVCR", "LSVCRComment"]
+    assert len(list((tmp_path / "run").rglob("aligned"))) == len(list((tmp_path / "run").rglob("manifest.json"))) == 1
+    weights = load_sr_weights(tmp_path / "run" / "alignment" / "aligned")
+    start = pipeline.Run(configs[1]).trainer(from_alignment=True).model.sr.state_dict()
+    for part in ("fusion_comment.attention.projection.weight", "fuse_linear_comment.weight", "text_proj.weight"):
+        torch.testing.assert_close(start[part], weights[part])
+
+
 def test_runs_share_an_alignment_and_may_start_afresh(tiny_config: Make, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     first = tiny_config(alignment=SETTINGS, alignment_folder=str(shared))
