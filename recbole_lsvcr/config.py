@@ -167,10 +167,15 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data
-        set, a model RecBole does not know or that does not do the task.
+        set, a model RecBole does not know or that does not do the task, more than one task.
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
     task = given.get("task")
+    if task == "both" or given.get("joint"):
+        raise ConfigError(
+            "task = both and joint = True are of two tasks, and this is the configuration of one: name a task, or load "
+            "both with load_configs (as run_lsvcr.py --task both does)"
+        )
     if isinstance(task, str) and task in MODEL_OF and given.get("model", "LSVCR") == "LSVCR":
         given["model"] = MODEL_OF[task]
     model = given.setdefault("model", "LSVCR")
@@ -271,6 +276,11 @@ def _check_together(config: LSVCRConfig) -> None:
         raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
     if config["alignment"]:
         load_alignment_config(config["alignment"])
+    if config["trainable_text"] and not getattr(get_model(config["model"]), "trains_text", False):
+        raise ConfigError(
+            f"trainable_text = {config['trainable_text']!r} is for the comment baselines (CommentDSSM, CommentGRU …); "
+            f"{config['model']} reads the text store: choose its encoder by text_encoder, or an alignment"
+        )
 
 
 def output_folder(config: Any) -> Path:

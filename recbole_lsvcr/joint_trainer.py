@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from recbole.data.interaction import Interaction
 
+from recbole_lsvcr.checkpoint import load_checkpoint
 from recbole_lsvcr.data.dataset import CANDIDATES
 from recbole_lsvcr.data.loader import EvalLoader, JointTrainLoader
 from recbole_lsvcr.trainer import LSVCRTrainer
@@ -43,15 +44,21 @@ class JointTrainer(LSVCRTrainer):
     """Trains one SR model on both tasks; its score is the mean of both validation scores.
 
     Make it with the video model, then call `join`. Every checkpoint is written twice, as the video model's and as the
-    comment model's, so that evaluation and serving know nothing of the joint training.
+    comment model's, so that evaluation and serving know nothing of the joint training, and a run of one task refuses
+    the folder of a joint one, and the other way round.
     """
 
     partner: LSVCRTrainer
 
     def join(self, partner: LSVCRTrainer, valid: EvalLoader | None) -> None:
-        """`partner`: the comment model's trainer, whose SR model is replaced by this one's; `valid`: its validation."""
+        """`partner`: the comment model's trainer, whose SR model is replaced by this one's; `valid`: its validation.
+
+        Raises:
+            CheckpointError: the comment model of another run is in its folder.
+        """
+        if partner.last_file is not None and partner.last_file.exists():
+            partner._refuse_other_run(load_checkpoint(partner.last_file))
         partner.model.sr = self.model.sr
-        partner.data_identity = self.data_identity
         self.partner, self.partner_valid = partner, valid
 
     def _loss(self, interaction: Interaction) -> Any:
@@ -68,6 +75,10 @@ class JointTrainer(LSVCRTrainer):
             return score, result
         other, comments = self.partner._valid_epoch(self.partner_valid, show_progress=show_progress)
         return (score + other) / 2, {**result, **{f"comment {name}": value for name, value in comments.items()}}
+
+    def _save_last(self, epoch: int) -> None:
+        super()._save_last(epoch)
+        self.partner._save_last(epoch)
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)

@@ -54,7 +54,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-_PROTOCOL = re.compile(r"(all|available)\+(full|(uniform|popular|period)\d*)")
+_PROTOCOL = re.compile(r"(all|available)\+(full|(uniform|popular|period)([1-9]\d*)?)")
 
 
 def _is_protocol(value: Any) -> bool:
@@ -65,7 +65,7 @@ def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(check(item) for item in value)
 
 
-_COMMENT_PROTOCOL = re.compile(r"available\+(full|uniform\d*)")
+_COMMENT_PROTOCOL = re.compile(r"available\+(full|uniform([1-9]\d*)?)")
 
 
 def _is_comment_protocol(value: Any) -> bool:
@@ -230,6 +230,14 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 MODEL_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("video_context", "True, False", _is_bool, "off: the comment model reads no video history (LSVCRComment)"),
+    Parameter(
+        "trainable_text",
+        "minilm, a Hugging Face name or folder, or nothing",
+        _is_text,
+        "an encoder that a comment baseline trains, in place of the text store's frozen vectors",
+        True,
+    ),
+    Parameter("trainable_text_tokens", "an integer >= 8", _at_least(8), "where it cuts a text"),
     Parameter("hidden_size", "an integer >= 1", _at_least(1), "model size d"),
     Parameter("text_size", "an integer >= 1", _at_least(1), "text-embedding size E"),
     Parameter("n_layers", "an integer >= 1", _at_least(1), "layers of each of the two encoders"),

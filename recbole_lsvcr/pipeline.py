@@ -80,7 +80,7 @@ class Run:
     def reads_text(self) -> bool:
         """Whether the model needs the text store."""
         hard = task_of(self.model_class) == "comment" and self.config["train_negatives"] == "hard"
-        return hard or bool(getattr(self.model_class, "reads_text", False))
+        return hard or (bool(getattr(self.model_class, "reads_text", False)) and not self.config["trainable_text"])
 
     @property
     def model_folder(self) -> Path:
@@ -371,6 +371,8 @@ def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[s
     runs = [Run(config) for config in configs]
     for current in runs:
         current.describe()
+    for current in runs:
+        current.dataset  # noqa: B018  what is wrong with the data of a later task is said before the first one's work
     if stage == "prepare":
         runs[0].prepare(tuple(current.dataset.kind for current in runs))
     if stage in ("align", "all"):

@@ -65,7 +65,8 @@ class CommentScorer:
         pairs = self.dataset.pairs(interaction.cpu(), items.cpu())
         parts = [pairs[first : first + PAIRS].to(self.device) for first in range(0, len(pairs), PAIRS)]
         scores = torch.zeros(items.shape, device=self.device)
-        scores[items > 0] = torch.cat([self.model.predict(part).flatten() for part in parts])
+        if parts:  # none: no instance of the batch has a candidate
+            scores[items > 0] = torch.cat([self.model.predict(part).flatten() for part in parts])
         return scores
 
 

@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from recbole_lsvcr.data.dataset import CANDIDATES, COMMENT_ID
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.pipeline import Run
+from recbole_lsvcr.scorer import scorer_of
 
 LEARNING = [
     "LSVCRComment",
@@ -160,8 +161,27 @@ def test_rows_of_recboles_own_models_carry_the_right_labels(make_run):
     assert not any(pair in touched for pair, own in zip(pairs, positive.tolist(), strict=True) if not own)
 
 
+def test_a_batch_without_any_candidate_is_scored(make_run):
+    run = make_run("FM")
+    test = run.loaders[2]
+    scorer = scorer_of(run.trainer().model.eval(), run.dataset, torch.device("cpu"))
+    batch = run.dataset.joint.gather("comment", test.dataset.rows[:2], training=False)
+    assert scorer.score_candidates(batch, torch.zeros(2, 3, dtype=torch.int64)).tolist() == [[0.0] * 3] * 2
+
+
+def test_zam_without_a_history_ranks_by_the_query_alone(make_run):
+    net, batch = model_of(make_run("CommentZAM"))
+    empty = changed(batch, record_length=torch.zeros_like(batch["record_length"]))
+    empty = changed(empty, record_comment_list=torch.zeros_like(batch["record_comment_list"]))
+    with torch.no_grad():
+        titles = net.text.vectors("title", batch["item_id"])
+        comments = net.text.vectors("comment", batch[COMMENT_ID])
+        torch.testing.assert_close(net.predict(empty), (titles * comments).sum(dim=1))
+
+
 def test_trainable_text_learns_and_caches(make_run, tmp_path, monkeypatch):
     run = make_run("CommentATT", trainable_text=str(save_tiny_lm(tmp_path / "encoder")))
+    assert run.encode() is None, "nothing reads the text store"
     net, batch = model_of(run)
     loss = net.train().calculate_loss(batch)
     loss.backward()

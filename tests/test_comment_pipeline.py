@@ -17,7 +17,7 @@ from recbole_lsvcr import pipeline, plugin
 from recbole_lsvcr.checkpoint import load_checkpoint
 from recbole_lsvcr.config import load_config, load_configs
 from recbole_lsvcr.data.dataset import CANDIDATES
-from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.joint_trainer import BothLoader
 
 SMALL = {**TINY, "epochs": 1}
@@ -76,6 +76,18 @@ def test_one_model_for_both_tasks_learns_both_and_continues(tiny_data: Path, tmp
     assert {"fuse_linear_video.weight", "fuse_linear_comment.weight", "merge.weight"} <= moved
 
 
+@pytest.mark.parametrize("order", [("comment", "both"), ("both", "comment"), ("video", "both"), ("both", "video")])
+def test_joint_and_separate_runs_do_not_share_a_folder(tiny_data: Path, tmp_path: Path, order: tuple) -> None:
+    def go(task: str) -> None:
+        values = settings(tiny_data, tmp_path / "run", epochs=1, task=task, joint=task == "both")
+        pipeline.run_tasks(load_configs(None, values), "encode")
+        pipeline.run_tasks(load_configs(None, values), "finetune")
+
+    go(order[0])
+    with pytest.raises(CheckpointError, match=r"belongs to a run with other settings \(joint: "):
+        go(order[1])
+
+
 def test_batches_of_both_tasks_are_spread_over_the_epoch(tiny_data: Path, tmp_path: Path) -> None:
     values = settings(tiny_data, tmp_path, train_batch_size=16, task="both")
     videos, comments = (pipeline.Run(config).loaders[0] for config in load_configs(None, values))
@@ -112,6 +124,10 @@ def test_the_model_follows_the_task_and_the_task_the_model(tiny_data: Path, tmp_
         ({"task": "video", "model": "FM"}, r"model 'FM' ranks comments, not videos; .* such as LSVCR"),
         ({"task": "comment", "model": "SASRec"}, r"model 'SASRec' ranks videos, not comments; .* such as LSVCRComment"),
         ({"task": "both", "model": "SASRec"}, r"task = both fine-tunes LSVCR and LSVCRComment; leave out model"),
+        ({"model": "CommentATT", "trainable_text": True}, r"trainable_text = True is not accepted; accepted: minilm"),
+        ({"model": "CommentATT", "trainable_text_tokens": "abc"}, r"trainable_text_tokens = 'abc' is not accepted"),
+        ({"task": "comment", "trainable_text": "minilm"}, r"trainable_text = 'minilm' is for the comment baselines"),
+        ({"task": "comment", "comment_protocols": ["available+uniform0"]}, r"comment_protocols = .* is not accepted"),
         ({"joint": True}, r"joint = True trains one model on both tasks; give task: both"),
         ({"task": "comments"}, r"task = 'comments' is not accepted; accepted: video, comment, both"),
         ({"task": "comment", "comment_protocols": ["all+uniform"]}, r"comment_protocols = .* accepted: .*available"),
@@ -123,6 +139,12 @@ def test_the_model_follows_the_task_and_the_task_the_model(tiny_data: Path, tmp_
 def test_what_does_not_fit_is_said_at_once(tiny_data: Path, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_configs(None, settings(tiny_data, tmp_path, **changes))
+
+
+@pytest.mark.parametrize("given", [{"task": "both"}, {"joint": True}])
+def test_one_configuration_is_of_one_task(tiny_data: Path, tmp_path: Path, given: dict) -> None:
+    with pytest.raises(ConfigError, match="load both with load_configs"):
+        load_config(None, settings(tiny_data, tmp_path, **given))
 
 
 def test_recbole_alone_gets_rankings_per_record_split_by_time(
@@ -195,6 +217,16 @@ def equal_times(folder: Path) -> None:
         write(folder / f"bad.{suffix}", [rows[0], *([*row[:at], "1710000000", *row[at + 1 :]] for row in rows[1:])])
 
 
+def all_early(folder: Path) -> None:
+    rows = rows_of(folder / "bad.cinter")
+    at = rows[0].index("timestamp:float")
+    start = min(row[at] for row in rows[1:])
+    write(folder / "bad.cinter", [rows[0], *([*row[:at], start, *row[at + 1 :]] for row in rows[1:])])
+    rows = rows_of(folder / "bad.comment")
+    at = rows[0].index("timestamp:float")
+    write(folder / "bad.comment", [rows[0], *([*row[:at], start, *row[at + 1 :]] for row in rows[1:])])
+
+
 def single_candidates(folder: Path) -> None:
     rows = rows_of(folder / "bad.comment")
     at = rows[0].index("item_id:token")
@@ -213,6 +245,7 @@ def single_candidates(folder: Path) -> None:
         (no_rows, "has no comment interaction: ranking comments needs bad.cinter"),
         (no_file, "has no comment interaction: ranking comments needs bad.cinter"),
         (equal_times, "no video interaction is left for train"),
+        (all_early, "comment records, but none that can be ranked is left for valid and test"),
         (single_candidates, "has another comment under its video to be ranked against"),
     ],
 )
@@ -226,6 +259,14 @@ def test_data_that_cannot_be_ranked_ends_in_one_message(
     assert message in said.err.strip().splitlines()[-1]
     assert said.out == ""
     assert not list((tmp_path / "run").rglob("*.pth"))
+
+
+def test_both_tasks_are_looked_at_before_any_work(tiny_data: Path, tmp_path: Path, capsys) -> None:
+    folder = variant(tiny_data, tmp_path / "data", "bad", no_rows)
+    values = settings(folder, tmp_path / "run", dataset="bad")
+    assert run_lsvcr.main(["--task", "both", *arguments(values)]) == 2
+    assert "has no comment interaction" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "text_store").exists()
 
 
 def test_repeated_interactions_count_once_and_are_said(tiny_data: Path, tmp_path: Path, caplog) -> None:

@@ -43,11 +43,12 @@ def quality() -> dict[str, float]:
     return {}
 
 
-def train(folder: Path) -> float:
+def train(folder: Path, task: str = "video", protocol: str = "all+uniform", epochs: int = 10) -> dict[str, Any]:
     settings: dict[str, Any] = {
+        "task": task,
         "dataset": "planted",
         "data_path": str(folder),
-        "output": str(folder / "run"),
+        "output": str(folder / task),
         "MAX_ITEM_LIST_LENGTH": 8,
         "eval_args": {"split": SPLIT},
         "valid_protocol": "all+full",
@@ -60,18 +61,18 @@ def train(folder: Path) -> float:
         "attn_dropout_prob": 0.1,
         "train_batch_size": 128,
         "learning_rate": 0.003,
-        "epochs": 10,
+        "epochs": epochs,
         "use_gpu": False,
         "seed": 3,
     }
     report = pipeline.run(load_config(None, settings))
     assert report is not None
-    return float(report["phases"]["test"]["protocols"]["all+uniform"]["metrics"]["ndcg@10"])
+    return report["phases"]["test"]["protocols"][protocol]
 
 
 @pytest.mark.parametrize("histories", ["own", "shuffled"])
 def test_training_with(histories: str, folders: dict[str, Path], quality: dict[str, float]) -> None:
-    quality[histories] = train(folders[histories])
+    quality[histories] = float(train(folders[histories])["metrics"]["ndcg@10"])
     assert quality[histories] > CHANCE
 
 
@@ -101,3 +102,41 @@ def oracle_quality(folder: Path) -> float:
 
     found = evaluate(Scorer(), data, "video", 2, ["all+uniform"], slices=False, progress=False)
     return found.metrics("all+uniform")["ndcg@10"]
+
+
+# ---- comments ----
+
+
+@pytest.fixture(scope="module")
+def scattered(folders: dict[str, Path]) -> Path:
+    """The sample with each comment interaction given to a random user: earlier records say nothing of the next."""
+    root = folders["own"].parent / "scattered"
+    shutil.copytree(folders["own"] / "planted", root / "planted")
+    file = root / "planted" / "planted.cinter"
+    head, *rows = file.read_text(encoding="utf-8").splitlines()
+    users = np.random.default_rng(1).permutation([row.split("\t")[0] for row in rows])
+    changed = ["\t".join([user, *row.split("\t")[1:]]) for user, row in zip(users, rows, strict=True)]
+    file.write_text("\n".join([head, *changed]) + "\n", encoding="utf-8")
+    return root
+
+
+def test_taste_in_comments_is_found_below_the_oracle_and_lost_by_scattering(
+    folders: dict[str, Path], scattered: Path
+) -> None:
+    def comments(folder: Path) -> dict[str, Any]:
+        return train(folder, task="comment", protocol="available+uniform", epochs=6)
+
+    own, other = comments(folders["own"]), comments(scattered)
+    gain, lost = (found["metrics"]["ndcg@10"] - found["chance"]["ndcg@10"] for found in (own, other))
+    data = JointData(Tables.load(folders["own"] / "planted"), split=SPLIT)
+    oracle = SampleOracle.load(folders["own"] / "planted")
+
+    class Scorer:
+        def score_candidates(self, batch: InstanceBatch, items: torch.Tensor) -> torch.Tensor:
+            tokens = data.tables.comments.to_numpy()[np.maximum(items.numpy(), 1)].astype(str)
+            return torch.from_numpy(oracle.score_comments(data.tables.users.gather(batch.user).to_list(), tokens))
+
+    best = evaluate(Scorer(), data, "comment", 2, ["available+uniform"], seed=2020, slices=False, progress=False)
+    assert own["metrics"]["ndcg@10"] < best.metrics("available+uniform")["ndcg@10"]
+    assert gain > 0.06
+    assert gain - lost > 0.03, (gain, lost)

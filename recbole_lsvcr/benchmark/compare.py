@@ -23,7 +23,8 @@ from dataset_tools.files import write_json
 from recbole_lsvcr.benchmark.cells import Cell, read_plan
 from recbole_lsvcr.errors import EvaluationError, LSVCRError
 
-METRIC, PROTOCOL, PHASE = "ndcg@10", "available+period", "test"
+METRIC, PHASE = "ndcg@10", "test"
+PROTOCOLS = ("available+period", "available+uniform")  # the default is the first that was ranked: videos, comments
 SLICES = ("all", "seen_items", "unseen_items")
 RESAMPLES = 10_000
 _AT_ONCE = 500  # resamples held in memory
@@ -90,7 +91,7 @@ def difference(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str = METRIC) 
     return Difference(float(values.mean()), low, high, by_seed, len(values), len(np.unique(users)))
 
 
-def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str = PROTOCOL) -> pl.DataFrame:
+def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str) -> pl.DataFrame:
     """The test instances of an arm's finished cells; empty where there is none."""
     frames = []
     for cell in cells:
@@ -100,10 +101,22 @@ def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str = PROTOCOL) -> 
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
 
 
+def protocols_of(cells: Iterable[Cell], work: Path) -> list[str]:
+    """The protocols under which every finished cell of an arm was ranked."""
+    files = [work / cell.name / cell.model / f"instances-{PHASE}.parquet" for cell in cells]
+    frames = [
+        pl.read_parquet(file, columns=["protocol"]).unique(maintain_order=True) for file in files if file.is_file()
+    ]
+    return (
+        [name for name in frames[0]["protocol"] if all(name in frame["protocol"] for frame in frames)] if frames else []
+    )
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of arms to a baseline, arm -> slice -> difference; what was left out, and why, in words."""
+    """Differences of arms to a baseline under a protocol, arm -> slice -> difference; what was left out, and why."""
 
+    protocol: str
     arms: Mapping[str, Mapping[str, Difference]]
     left_out: Sequence[str]
 
@@ -114,16 +127,17 @@ def compare(
     against: str,
     *,
     metric: str = METRIC,
-    protocol: str = PROTOCOL,
+    protocol: str | None = None,
     slices: Sequence[str] = SLICES,
 ) -> Comparison:
     """Differences of every arm to the arm `against` (a setting, or `setting:model`), of all instances and by slice.
+    `protocol`: the ranking; None: the first of `PROTOCOLS` that the baseline has.
 
     Left out are arms on other data or another split, without instances, without the metric, or without a seed of the
     baseline's, and slices without instances.
 
     Raises:
-        EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks the metric or a
+        EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks protocol, metric or
         slice; an arm ranks other instances under the same seed; nothing is left to compare.
     """
     arms: dict[str, list[Cell]] = {}
@@ -132,9 +146,13 @@ def compare(
     named = [name for name in arms if against in (name, name.partition(":")[0])]
     if len(named) != 1:
         raise EvaluationError(f"--against {against} names {len(named)} arms; give one of {', '.join(arms)}")
+    ranked = protocols_of(arms[named[0]], work)
+    if not ranked:
+        raise EvaluationError(f"{work} holds no instances of {named[0]}; compute its cells first")
+    protocol = protocol or next((name for name in PROTOCOLS if name in ranked), ranked[0])
+    if protocol not in ranked:
+        raise EvaluationError(f"{named[0]} was not ranked under {protocol}; there are {', '.join(ranked)}")
     baseline = read_arm(arms[named[0]], work, protocol=protocol)
-    if not baseline.height:
-        raise EvaluationError(f"{work} holds no instances of {named[0]} under {protocol}; compute its cells first")
     if not _has(baseline, metric):
         there = ", ".join(name for name in baseline.columns if _has(baseline, name))
         raise EvaluationError(f"{named[0]} has no metric {metric} in each of its cells; there are {there}")
@@ -156,13 +174,13 @@ def compare(
         left_out += [f"{name}, {part}: no instance" for part in slices if part not in found[name]]
     if not found:
         raise EvaluationError(f"nothing can be compared with {named[0]} ({'; '.join(left_out) or 'it is alone'})")
-    return Comparison(found, left_out)
+    return Comparison(protocol, found, left_out)
 
 
 def _lacking(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str, protocol: str) -> str:
     """Why an arm cannot be compared; "" if it can."""
     if not arm.height:
-        return f"no instances under {protocol}; its cells are not computed"
+        return f"no instances under {protocol}; its cells are not computed, or ranked otherwise"
     if not _has(arm, metric):
         return f"no metric {metric} in each of its cells"
     if not set(_seeds(arm)) & set(_seeds(baseline)):
@@ -223,7 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--against", required=True, metavar="SETTING[:MODEL]", help="the arm all others are compared with"
     )
     parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
-    parser.add_argument("--protocol", default=PROTOCOL, help=f"default: {PROTOCOL}")
+    parser.add_argument(
+        "--protocol", default=None, help=f"default: {PROTOCOLS[0]} for videos, {PROTOCOLS[1]} for comments"
+    )
     parser.add_argument("--slices", nargs="+", default=SLICES, metavar="SLICE", help=f"default: {' '.join(SLICES)}")
     parser.add_argument("--output", type=Path, help="JSON of the figures")
     options = parser.parse_args(arguments)
@@ -243,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for reason in found.left_out:
         sys.stderr.write(f"left out: {reason}\n")
     if options.output:
-        head = {"against": options.against, "metric": options.metric, "protocol": options.protocol}
+        head = {"against": options.against, "metric": options.metric, "protocol": found.protocol}
         arms = {name: {part: vars(one) for part, one in parts.items()} for name, parts in found.arms.items()}
         write_json(options.output, {**head, "arms": arms, "left_out": found.left_out})
     return 0

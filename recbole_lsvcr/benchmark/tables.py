@@ -1,4 +1,4 @@
-"""One Markdown table of a folder of cells: `python -m recbole_lsvcr.benchmark.tables docs/results/my-plan`."""
+"""A Markdown table for each task of a folder of cells: `python -m recbole_lsvcr.benchmark.tables docs/results/plan`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: st
 
 
 def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
-    """Rows: setting and model, means over seeds (± the standard deviation where there are several)."""
+    """Rows: setting and model, means over seeds (± the standard deviation where there are several); cells of one task,
+    ranked under the same protocols.
+    """
     protocols = list(cells[0]["phases"]["test"]["protocols"])
-    slice_name, title = PARTS[cells[0]["phases"]["test"].get("kind", "video")]
+    slice_name, title = PARTS[_kind(cells[0])]
     columns = [(protocol, part) for protocol in protocols for part in (None, slice_name)]
     titles = [f"{protocol}{f', {title}' if part else ''}" for protocol, part in columns]
     lines = ["| setting | model | seeds | " + " | ".join(titles) + " | best epoch | s / epoch |"]
@@ -52,6 +54,10 @@ def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _kind(cell: Mapping[str, Any]) -> str:
+    return str(cell["phases"]["test"].get("kind", "video"))
+
+
 def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
@@ -70,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not cells:
         sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; compute some with cells.py\n")
         return 2
-    sys.stdout.write(markdown(cells, options.metric))
+    kinds = [kind for kind in PARTS if any(_kind(cell) == kind for cell in cells)]
+    tables = [markdown([cell for cell in cells if _kind(cell) == kind], options.metric) for kind in kinds]
+    sys.stdout.write("\n".join(tables))
     return 0
 
 

@@ -39,17 +39,21 @@ class CommentTimeline:
         """Places int64[B, X] before `end`, ascending, of the comments with which each user ever interacted under the
         video; padded with M, a place that does not exist.
         """
-        instances = self.data.comments
-        pair = instances.user[rows].astype(np.int64) * self.data.n_items + instances.item[rows]
-        begin, after = (np.searchsorted(self._pairs, pair, side) for side in ("left", "right"))
-        places = padded(self.touched_places, begin, after, len(self.comments))
+        places = padded(self.touched_places, *self._touched_range(rows), len(self.comments))
         places[places >= end[:, None]] = len(self.comments)
         return places
+
+    def _touched_range(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `touched_places` each user's comments under the video stand, in ascending order: int64[B] each."""
+        instances = self.data.comments
+        pair = instances.user[rows].astype(np.int64) * self.data.n_items + instances.item[rows]
+        return np.searchsorted(self._pairs, pair, "left"), np.searchsorted(self._pairs, pair, "right")
 
     def negatives(self, rows: np.ndarray) -> np.ndarray:
         """int64[B]: how many negatives each of the instances has."""
         begin, end = self.span(rows)
-        return end - begin - (self.touched(rows, end) < end[:, None]).sum(axis=1)
+        first, last = self._touched_range(rows)
+        return end - begin - (search_segments(self.touched_places, first, last, end) - first)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """int64[B]: the length of each instance's whole list, its positives and all its negatives."""

@@ -22,7 +22,7 @@ from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.features import item_features
 from recbole_lsvcr.data.instances import InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.splits import TRAIN
+from recbole_lsvcr.data.splits import parse_split
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
 from recbole_lsvcr.errors import DataError
@@ -68,7 +68,7 @@ def check_comments(joint: JointData) -> None:
     """Refuse data whose comments cannot be ranked.
 
     Raises:
-        DataError: no comment interaction, none in the training period, or no video with a second comment.
+        DataError: no comment interaction, or a phase in which no record has a comment to be ranked against.
     """
     name, records = joint.tables.name, len(joint.records)
     if not records:
@@ -76,15 +76,19 @@ def check_comments(joint: JointData) -> None:
             f"data set '{name}' has no comment interaction: ranking comments needs {name}.cinter (user_id, comment_id, "
             f"item_id, timestamp) with rows, and their comments in {name}.comment; without them use task video"
         )
-    if not len(joint.rows("comment", TRAIN)):
-        raise DataError(
-            f"data set '{name}' has {records:,} comment records, but none in the training period of split "
-            f"{joint.split}; move the boundaries"
-        )
-    if not CommentTimeline(joint).negatives(np.arange(records)).any():
+    timeline = CommentTimeline(joint)
+    if not timeline.negatives(np.arange(records)).any():
         raise DataError(
             f"data set '{name}': none of its {records:,} comment records has another comment under its video to be "
             f"ranked against; {name}.comment must hold the comments that nobody reacted to as well"
+        )
+    empty = [
+        PHASES[phase] for phase in joint.split.wanted if not timeline.negatives(joint.rows("comment", phase)).any()
+    ]
+    if empty:
+        raise DataError(
+            f"data set '{name}' has {records:,} comment records, but none that can be ranked is left for "
+            f"{' and '.join(empty)} under split {joint.split}; choose another split"
         )
 
 
@@ -137,23 +141,24 @@ class JointDataset(SequentialDataset):
         folder = Path(self.dataset_path)
         if not folder.exists():
             self._download()
+        model_class = get_model(self.config["model"])
+        self.kind: Kind = task_of(model_class)
+        self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
+        self.label_field = self.config["LABEL_FIELD"]
         # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
         tables = Tables.load(folder)
+        split = self.config["eval_args"]["split"]
         self._shared_texts: list[
             TextVectors
         ] = []  # a list, so that the phases (shallow copies) share what one of them loads
         self.joint = JointData(
             tables,
-            split=self.config["eval_args"]["split"],
+            split=split if self.kind == "video" else parse_split(split, tables),  # comments: `check_comments`
             max_videos=self.config["MAX_ITEM_LIST_LENGTH"],
             max_records=self.config["MAX_RECORD_LIST_LENGTH"] or self.config["MAX_ITEM_LIST_LENGTH"],
             record_gap=float(self.config["record_gap"] or 86400.0),
             popular_top=int(self.config["popular_top"] or 3),
         )
-        model_class = get_model(self.config["model"])
-        self.kind: Kind = task_of(model_class)
-        self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
-        self.label_field = self.config["LABEL_FIELD"]
         if self.kind == "comment":
             check_comments(self.joint)
         self.phase: int | None = None

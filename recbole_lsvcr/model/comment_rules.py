@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
@@ -63,5 +64,6 @@ class CommentTextSim(CommentRule):
         history = interaction["record_comment_list"].flatten(1)  # [B, m K]
         distinct, places = torch.unique(torch.cat([history, comments], dim=1), return_inverse=True)
         vectors = normalize(self.texts.comments(distinct))
-        mean = normalize(vectors[places[:, : history.shape[1]]].sum(dim=1))  # [B, H]; the sum has the mean's direction
-        return torch.einsum("bh,bch->bc", mean, vectors[places[:, history.shape[1] :]])
+        written, ranked = places.split([history.shape[1], comments.shape[1]], dim=1)
+        mean = normalize(F.embedding_bag(written, vectors, mode="sum"))  # [B, H]; the sum has the mean's direction
+        return (vectors[ranked] @ mean.unsqueeze(2)).squeeze(2)

@@ -27,7 +27,7 @@ class UserInput:
     users: Tensor  # int64 [B]
     history: Tensor  # [B, m, d] one step a comment record, the mean of its comments; oldest first, padded with zeros
     length: Tensor  # int64 [B] existing steps; 0 is an empty history
-    mask: Tensor  # bool [B, m] True at existing steps
+    mask: Tensor  # bool [B, m] True at existing steps, one at least in every row if the model `replaces_empty`
     query: Tensor  # [B, d] the title of the video being watched
 
 
@@ -36,12 +36,15 @@ class CommentBaseline(CommentRecommender):
 
     The text side is frozen (the text store's vectors through LSVCR's text layers) or, as in the paper, an encoder
     trained with the model (`trainable_text`). Histories are LSVCR's comment records, each the mean of its comments. An
-    empty history is replaced by a learned step, so that users without records can be ranked for.
+    empty history is replaced by a learned step, so that users without records can be ranked for, unless the model knows
+    what to do without one (`replaces_empty`).
     """
 
     reads_text = True
     reads_comments = True
+    trains_text = True  # if `trainable_text` names an encoder
     reads_history = True  # whether `user_vector` reads the comment history
+    replaces_empty = True  # whether it needs at least one step
     reads_query = False  # whether it reads the title of the video being watched
 
     def __init__(self, config: Any, dataset: JointDataset) -> None:
@@ -63,7 +66,7 @@ class CommentBaseline(CommentRecommender):
         else:
             self.text = FrozenText(dataset.texts, text_size=config["text_size"], hidden_size=self.hidden_size)
         self.empty: nn.Parameter | None = None
-        if self.reads_history:
+        if self.reads_history and self.replaces_empty:
             self.empty = nn.Parameter(torch.empty(self.hidden_size))
             nn.init.normal_(self.empty, std=config["initializer_range"])
 
@@ -79,7 +82,7 @@ class CommentBaseline(CommentRecommender):
         """Scores [B, C] of the comments int64 [B, C]."""
         length = interaction["record_length"]
         written = interaction["record_comment_list"][:, : max(int(length.max()), 1)]  # [B, m, K]
-        if self.empty is None:
+        if not self.reads_history:
             written = written[:, :0]
         vectors, (history, candidates) = gather_projected(
             _as_is, partial(self.text.vectors, "comment"), written, comments

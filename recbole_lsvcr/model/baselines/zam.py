@@ -15,10 +15,12 @@ class CommentZAM(CommentBaseline):
     """The query attends to the history and to a zero vector, which takes what the history does not deserve.
 
     The query q is the title of the video being watched. Attention `f(q, i) = (i · tanh(W_f q + b_f)) W_h` with one
-    product a head; a zero vector has `exp(0) = 1` in the softmax. The user under this query is `q + Σ a_i i`.
+    product a head; a zero vector has `exp(0) = 1` in the softmax. The user under this query is `q + Σ a_i i`, and the
+    query alone without a history.
     """
 
     reads_query = True
+    replaces_empty = False
 
     def __init__(self, config: Any, dataset: JointDataset) -> None:
         super().__init__(config, dataset)
