@@ -1,10 +1,9 @@
 """Checkpoints: tensors and plain data only, written whole or not at all, read without running any code they hold.
 
 `save_checkpoint` makes NumPy values, sparse matrices and enumerations tensors and plain data before they are written;
-`load_checkpoint` turns arrays and matrices back. A file that needs more than that (RecBole's own checkpoints and caches
-are pickles, which can run any code when they are read) is refused unless the user names its PATH: in the configuration
-(`trusted_pickles: [saved/old.pth]`), in the environment variable `LSVCR_TRUSTED_PICKLES` (paths separated as in PATH),
-or by `trust_pickles`. This module does not need RecBole.
+`load_checkpoint` turns arrays and matrices back. A file that needs more than that (stock RecBole's own checkpoints are
+pickles, which can run any code when they are read) is refused; the README says how a plain one is made of it. This
+module does not need RecBole.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -28,36 +26,11 @@ from dataset_tools.files import atomic_path
 from recbole_lsvcr import __version__
 from recbole_lsvcr.errors import CheckpointError
 
-TRUST_KEY = "trusted_pickles"
-TRUST_VARIABLE = "LSVCR_TRUSTED_PICKLES"
-
 _KIND = "__kind__"  # marks the dictionary that stands for an array or a matrix
 _ARCHIVE, _PICKLE = b"PK", b"\x80"  # how a file starts
 _PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 _NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error)
 _DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, *_NO_ARCHIVE)
-_trusted: set[Path] = set()
-
-
-def trust_pickles(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
-    """Let this process unpickle the named files. A pickle can run any code: name only files that you wrote yourself."""
-    named = [paths] if isinstance(paths, str | os.PathLike) else paths
-    _trusted.update(Path(path).resolve() for path in named)
-
-
-def is_trusted(path: str | os.PathLike[str]) -> bool:
-    """Whether the user has named `path` as a pickle that may be read."""
-    variable = [Path(name).resolve() for name in os.environ.get(TRUST_VARIABLE, "").split(os.pathsep) if name]
-    return Path(path).resolve() in _trusted.union(variable)
-
-
-def refuse_pickle(path: str | os.PathLike[str], what: str, instead: str) -> CheckpointError:
-    """The one message about a pickled file: `what` it is, what to do `instead`, how to opt in."""
-    return CheckpointError(
-        f"{what} {path} is a pickle, which can run any code when it is read, so it was not read: {instead}, or, if you "
-        f"wrote it yourself, name it: {TRUST_KEY}: ['{path}'] in the configuration, or {TRUST_VARIABLE}={path} in the "
-        "environment"
-    )
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -92,19 +65,21 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         map_location: where the tensors go, as for `torch.load`.
 
     Raises:
-        CheckpointError: the file is missing, damaged, not a checkpoint, or a pickle that the user has not named.
+        CheckpointError: the file is missing, damaged, not a checkpoint, or a pickle.
     """
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: give the path of a .pth file, or train first")
     try:
         state = _read(file, map_location)
-    except UnpicklingError as error:
+    except torch.serialization.pickle.UnpicklingError as error:
         if _starts(file) not in (_ARCHIVE, _PICKLE):
             raise _damaged(path, error) from error
-        if not is_trusted(file):
-            raise refuse_pickle(path, "the checkpoint", "train again with recbole_lsvcr imported") from error
-        state = torch.load(file, map_location=map_location, weights_only=False)  # the user has named this very file
+        raise CheckpointError(
+            f"the checkpoint {path} is a pickle, which can run any code when it is read, so it was not read: train "
+            "again with recbole_lsvcr imported, or, if you wrote it yourself, make a plain one of it (README: Old "
+            "checkpoints)"
+        ) from error
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     if not isinstance(state, dict):

@@ -15,11 +15,11 @@ from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
 from recbole_lsvcr.alignment.config import load_alignment_config
-from recbole_lsvcr.checkpoint import TRUST_KEY
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import MODELS, model_properties, properties_dir
+from recbole_lsvcr.recbole_files import TRUST_KEY
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
 # Training and data settings that every model of a comparison shares unless the user says otherwise; the values are

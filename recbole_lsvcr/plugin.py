@@ -193,13 +193,13 @@ def _patch_config(module: ModuleType) -> None:
 
 def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> None:
     """Lay our defaults over RecBole's; what the user says (`external_config_dict`) comes on top of both."""
-    from recbole_lsvcr.checkpoint import TRUST_KEY, trust_pickles
     from recbole_lsvcr.errors import ConfigError
+    from recbole_lsvcr.recbole_files import TRUST_KEY, trust_pickles
 
     defaults, said = config.internal_config_dict, config.external_config_dict
     named = said.get(TRUST_KEY) or []
     if not isinstance(named, str | list | tuple):
-        raise ConfigError(f"{TRUST_KEY} is {named!r}: list the files that may be unpickled, by name")
+        raise ConfigError(f"{TRUST_KEY} is {named!r}: list the caches that may be unpickled, by name")
     trust_pickles(named)
     for name in ("overall", *model_properties(model), f"dataset/{dataset}"):
         defaults.update(_read_properties(properties_dir() / f"{name}.yaml", config.yaml_loader))

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from recbole_lsvcr.checkpoint import (
-    TRUST_KEY,
-    is_trusted,
-    load_checkpoint,
-    pack,
-    refuse_pickle,
-    save_checkpoint,
-    trust_pickles,
-)
+from recbole_lsvcr.checkpoint import load_checkpoint, pack, save_checkpoint
 from recbole_lsvcr.errors import CheckpointError
 
 # What a machine decides for itself; `local_rank` would make `Config` join a process group.
 MACHINE_KEYS = frozenset({"device", "local_rank", "single_spec"})
+TRUST_KEY, TRUST_VARIABLE = "trusted_pickles", "LSVCR_TRUSTED_PICKLES"
+_trusted: set[Path] = set()  # caches that RecBole may unpickle
 
 
 def save(state: Any, file: str | os.PathLike[str], **_: Any) -> None:
@@ -63,14 +59,28 @@ def load(file: str | os.PathLike[str], map_location: Any = None, **_: Any) -> di
     return load_checkpoint(file, "cpu" if map_location is None else map_location)
 
 
+def trust_pickles(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
+    """Let RecBole unpickle the named caches. A pickle can run any code: name only files that you wrote yourself."""
+    named = [paths] if isinstance(paths, str | os.PathLike) else paths
+    _trusted.update(Path(path).resolve() for path in named)
+
+
 def check_cache(file: str) -> None:
     """Refuse a cached data set or cached data loaders (pickles) unless the user has named the file.
+
+    By `trusted_pickles: [saved/old.pth]` in the configuration, by the environment variable `LSVCR_TRUSTED_PICKLES`
+    (paths separated as in PATH), or by `trust_pickles`.
 
     Raises:
         CheckpointError: the file is not named.
     """
-    if not is_trusted(file):
-        raise refuse_pickle(file, "RecBole's cache", "delete it and the data set's own files are read again")
+    variable = [Path(name).resolve() for name in os.environ.get(TRUST_VARIABLE, "").split(os.pathsep) if name]
+    if Path(file).resolve() not in _trusted.union(variable):
+        raise CheckpointError(
+            f"RecBole's cache {file} is a pickle, which can run any code when it is read, so it was not read: delete "
+            "it and the data set's own files are read again, or, if you wrote it yourself, name it: "
+            f"{TRUST_KEY}: ['{file}'] in the configuration, or {TRUST_VARIABLE}={file} in the environment"
+        )
 
 
 def announce_cache(file: str) -> None:
@@ -117,14 +127,12 @@ def load_data_and_model(model_file: str | os.PathLike[str]) -> tuple[Any, Any, A
     from recbole.utils import get_model, init_logger, init_seed
 
     checkpoint = load_checkpoint(model_file)
-    config: Any = checkpoint.get("config")
-    settings = getattr(config, "final_config_dict", config)
+    settings = checkpoint.get("config")
     if not isinstance(settings, dict) or not {"model", "dataset"} <= set(settings) or "state_dict" not in checkpoint:
         raise CheckpointError(
             f"{model_file} holds no configuration or no weights: give a checkpoint that RecBole's trainer wrote"
         )
-    if isinstance(config, dict):
-        config = restore_config(config)
+    config = restore_config(settings)
     config.compatibility_settings()  # NumPy's old names, which RecBole's code uses and `Config.__init__` brings back
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)

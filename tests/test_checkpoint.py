@@ -12,7 +12,6 @@ import pytest
 import torch
 from scipy import sparse
 
-from recbole_lsvcr import checkpoint
 from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
 from recbole_lsvcr.errors import CheckpointError
 
@@ -30,10 +29,6 @@ def _explode():
     raise Ran
 
 
-class Settings(dict):
-    """A class of the user's, as RecBole's `Config` is in RecBole's own checkpoints."""
-
-
 def state() -> dict:
     torch.manual_seed(0)
     return {
@@ -45,12 +40,6 @@ def state() -> dict:
         "config": {"topk": [5, 10], "split": {"RS": (0.8, 0.1)}, "flag": np.bool_(True), 7: "seven"},
         "other": {"counts": np.arange(6).reshape(2, 3), "graph": sparse.csr_matrix(np.eye(3)), "number": np.array(2.5)},
     }
-
-
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_trusted", set())
-    monkeypatch.delenv(checkpoint.TRUST_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -147,30 +136,8 @@ def test_a_tensor_is_not_a_checkpoint(tmp_path):
 def test_a_pickle_is_refused_without_running(tmp_path, zipped, protocol):
     file = tmp_path / "old.pth"
     torch.save({"config": Bomb()}, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"is a pickle.*trusted_pickles: .*LSVCR_TRUSTED_PICKLES"):
+    with pytest.raises(CheckpointError, match=r"is a pickle.*make a plain one of it \(README: Old checkpoints\)"):
         load_checkpoint(file)
-
-
-@pytest.mark.parametrize("how", ["function", "environment"])
-def test_a_named_pickle_is_read_and_no_other(tmp_path, monkeypatch, how):
-    mine, other = tmp_path / "mine.pth", tmp_path / "other.pth"
-    for file in (mine, other):
-        torch.save({"config": Settings(epochs=2)}, file)
-    if how == "function":
-        monkeypatch.chdir(tmp_path)
-        checkpoint.trust_pickles("mine.pth")
-    else:
-        monkeypatch.setenv(checkpoint.TRUST_VARIABLE, f"/nowhere.pth:{mine}")
-    assert load_checkpoint(mine)["config"]["epochs"] == 2
-    with pytest.raises(CheckpointError, match="is a pickle"):
-        load_checkpoint(other)
-
-
-def test_naming_a_damaged_file_does_not_help(tmp_path):
-    (tmp_path / "a.pth").write_bytes(b"text")
-    checkpoint.trust_pickles([tmp_path / "a.pth"])
-    with pytest.raises(CheckpointError, match="damaged"):
-        load_checkpoint(tmp_path / "a.pth")
 
 
 def test_a_full_disk_is_an_os_error_that_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:

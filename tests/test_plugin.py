@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ def room(tmp_path, monkeypatch):
     """Every test in a folder of its own with the data set `tiny`; RecBole does not see pytest's arguments."""
     write_data(tmp_path / "dataset" / "tiny")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "_trusted", set())
+    monkeypatch.setattr(recbole_files, "_trusted", set())
+    monkeypatch.delenv(recbole_files.TRUST_VARIABLE, raising=False)
     with plugin.hidden_argv():
         yield tmp_path
 
@@ -263,9 +265,9 @@ def old_checkpoint() -> Path:
     return Path("old.pth")
 
 
-def test_an_old_checkpoint_is_refused_unless_named():
+def test_an_old_checkpoint_is_refused_and_can_be_made_a_plain_one():
     file = old_checkpoint()
-    config = Config(model="BPR", dataset="tiny", config_dict=dict(TINY))
+    config = Config(model="BPR", dataset="tiny", config_dict={**TINY, "trusted_pickles": ["old.pth"]})
     _, valid, _ = data_preparation(config, create_dataset(config))
     trainer = get_trainer(config["MODEL_TYPE"], "BPR")(config, get_model("BPR")(config, valid._dataset))
     for read in (
@@ -273,16 +275,18 @@ def test_an_old_checkpoint_is_refused_unless_named():
         lambda: trainer.resume_checkpoint(file),
         lambda: trainer.evaluate(valid, model_file=file),
     ):
-        with pytest.raises(CheckpointError, match="trusted_pickles"):
+        with pytest.raises(CheckpointError, match="README: Old checkpoints"):
             read()
-    Config(model="BPR", dataset="tiny", config_dict={**TINY, "trusted_pickles": ["old.pth"]})
-    trainer.resume_checkpoint(file)
+    recipe = re.search(r"### Old checkpoints.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert recipe is not None
+    exec(recipe[1].replace("saved/old.pth", "old.pth").replace("saved/plain.pth", "plain.pth"))
+    trainer.resume_checkpoint("plain.pth")
     assert trainer.best_valid_score == 0.5
-    assert load_data_and_model(file)[0]["epochs"] == 1
+    assert load_data_and_model("plain.pth")[0]["epochs"] == 1
 
 
 def test_pickles_are_trusted_by_name_only():
-    with pytest.raises(ConfigError, match="trusted_pickles is True: list the files"):
+    with pytest.raises(ConfigError, match="trusted_pickles is True: list the caches"):
         Config(model="BPR", dataset="tiny", config_dict={"trusted_pickles": True})
 
 
@@ -292,14 +296,8 @@ def test_weights_alone_are_no_trainers_checkpoint():
         load_data_and_model("weights.pth")
 
 
-def test_a_data_sets_own_settings_cannot_name_a_pickle():
-    Path("dataset/tiny/tiny.yaml").write_text("trusted_pickles: [old.pth]\n")
-    with pytest.raises(CheckpointError, match="trusted_pickles"):
-        load_data_and_model(old_checkpoint())
-
-
 @pytest.mark.parametrize("kind", ["dataset", "dataloaders"])
-def test_caches_are_announced_and_refused_unless_named(kind, caplog):
+def test_caches_are_announced_and_refused_unless_named(kind, caplog, monkeypatch):
     def prepare(**settings):
         config = Config(model="BPR", dataset="tiny", config_dict={**TINY, **settings})
         return data_preparation(config, create_dataset(config))
@@ -309,10 +307,14 @@ def test_caches_are_announced_and_refused_unless_named(kind, caplog):
     (file,) = Path("saved").glob("tiny-*.pth")
     assert f"trusted_pickles: ['saved/{file.name}']" in caplog.text
     prepare()  # what this process wrote itself, it may read
-    checkpoint._trusted.clear()
+    recbole_files._trusted.clear()
+    Path("dataset/tiny/tiny.yaml").write_text(f"trusted_pickles: [saved/{file.name}]\n")  # a data set names none
     with pytest.raises(CheckpointError, match=rf"cache saved/{file.name} is a pickle.*delete it"):
         prepare()
     assert len(prepare(trusted_pickles=[f"saved/{file.name}"])[0]) > 0
+    recbole_files._trusted.clear()
+    monkeypatch.setenv(recbole_files.TRUST_VARIABLE, f"/nowhere.pth:saved/{file.name}")
+    assert len(prepare()[0]) > 0
 
 
 # ---- other processes, first use ----
