@@ -147,8 +147,6 @@ def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | 
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
     if given.get("task") != "both":
-        if given.get("joint"):
-            raise ConfigError("joint = True trains one model on both tasks; give task: both (--task both) with it")
         return [load_config(None, given)]
     if given.get("model", "LSVCR") != "LSVCR":
         raise ConfigError(
@@ -171,11 +169,10 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
     task = given.get("task")
-    if task == "both" or given.get("joint"):
-        raise ConfigError(
-            "task = both and joint = True are of two tasks, and this is the configuration of one: name a task, or load "
-            "both with load_configs (as run_lsvcr.py --task both does)"
-        )
+    if task == "both":
+        raise ConfigError("task = both has two configurations: load them with load_configs, or name one task")
+    if given.get("joint"):
+        raise ConfigError("joint = True trains one model on both tasks; give task: both (--task both) with it")
     if isinstance(task, str) and task in MODEL_OF and given.get("model", "LSVCR") == "LSVCR":
         given["model"] = MODEL_OF[task]
     model = given.setdefault("model", "LSVCR")

@@ -30,9 +30,11 @@ from dataset_tools.files import atomic_path, write_json
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, load_config, load_configs, output_folder, plain
-from recbole_lsvcr.data.dataset import PHASES, JointDataset, task_of
+from recbole_lsvcr.data.dataset import JointDataset, task_of
 from recbole_lsvcr.data.instances import Kind
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.loader import EvalLoader, JointTrainLoader, eval_loader
+from recbole_lsvcr.data.splits import PHASES
 from recbole_lsvcr.data.texts import ensure_store
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
@@ -64,12 +66,17 @@ class FinetuneResult:
 class Run:
     """One model on one data set with one configuration, in one output folder.
 
+    Args:
+        config: the configuration.
+        other: the joint data of the run's other task, if there is one.
+
     Raises:
         ConfigError: no output folder is named.
     """
 
-    def __init__(self, config: LSVCRConfig) -> None:
+    def __init__(self, config: LSVCRConfig, other: JointData | None = None) -> None:
         self.config = config
+        self._other = other
         self.folder = output_folder(config)
         self.model_class = get_model(config["model"])
         if not getattr(self.model_class, "learns", True):
@@ -90,7 +97,7 @@ class Run:
     @cached_property
     def dataset(self) -> JointDataset:
         """The joint data set."""
-        return JointDataset(self.config)
+        return JointDataset(self.config, self._other)
 
     @cached_property
     def loaders(self) -> tuple[JointTrainLoader, EvalLoader, EvalLoader]:
@@ -368,11 +375,11 @@ def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[s
             f"stage {stage} runs in one process, only align in several: start torchrun with --stage align, and the "
             "other stages without torchrun"
         )
-    runs = [Run(config) for config in configs]
-    for current in runs:
-        current.describe()
-    for current in runs:
-        current.dataset  # noqa: B018  what is wrong with the data of a later task is said before the first one's work
+    runs: list[Run] = []
+    for config in configs:  # what is wrong with the data of a later task is said before the first one's work
+        runs.append(Run(config, runs[0].dataset.joint if runs else None))
+        runs[-1].describe()
+        runs[-1].dataset  # noqa: B018
     if stage == "prepare":
         runs[0].prepare(tuple(current.dataset.kind for current in runs))
     if stage in ("align", "all"):

@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 PAIRS = 200_000  # (instance, candidate) pairs scored at a time by models that score nothing but pairs
 
 
-class RecBoleScorer:
-    """Adapts `full_sort_predict`, or `predict` where a model has no other, to `score_full`."""
+class _Scorer:
+    """A model, the data set whose instances it is given, and where it computes."""
 
     def __init__(self, model: Any, dataset: JointDataset, device: torch.device) -> None:
         self.model = model
         self.dataset = dataset
         self.device = device
         self.name = type(model).__name__
-        self.full_sort = True
+
+
+class RecBoleScorer(_Scorer):
+    """Adapts `full_sort_predict`, or `predict` where a model has no other, to `score_full`."""
+
+    full_sort = True
 
     def score_full(self, batch: InstanceBatch) -> torch.Tensor:
         """Scores [B, n_items] of a batch; column 0 is padding."""
@@ -48,25 +53,20 @@ class RecBoleScorer:
         return torch.cat(scores)
 
 
-class CommentScorer:
+class CommentScorer(_Scorer):
     """Adapts `score_candidates`, or the `predict` of RecBole's own context-aware models, to lists of comments."""
-
-    def __init__(self, model: Any, dataset: JointDataset, device: torch.device) -> None:
-        self.model = model
-        self.dataset = dataset
-        self.device = device
-        self.name = type(model).__name__
 
     def score_candidates(self, batch: InstanceBatch, items: torch.Tensor) -> torch.Tensor:
         """Scores [B, C] of the comments `items` int64[B, C]; 0 for padding."""
-        interaction, items = self.dataset.to_interaction(batch).to(self.device), items.to(self.device)
+        interaction = self.dataset.to_interaction(batch)
         if not self.dataset.labelled:
-            return self.model.score_candidates(interaction, items)
-        pairs = self.dataset.pairs(interaction.cpu(), items.cpu())
+            return self.model.score_candidates(interaction.to(self.device), items.to(self.device))
+        items = items.cpu()
+        pairs = self.dataset.pairs(interaction, items)
         parts = [pairs[first : first + PAIRS].to(self.device) for first in range(0, len(pairs), PAIRS)]
         scores = torch.zeros(items.shape, device=self.device)
         if parts:  # none: no instance of the batch has a candidate
-            scores[items > 0] = torch.cat([self.model.predict(part).flatten() for part in parts])
+            scores[(items > 0).to(self.device)] = torch.cat([self.model.predict(part).flatten() for part in parts])
         return scores
 
 

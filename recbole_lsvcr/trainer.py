@@ -16,8 +16,9 @@ from recbole.utils import set_color
 
 from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
 from recbole_lsvcr.config import plain
-from recbole_lsvcr.data.dataset import PHASES, JointDataset
+from recbole_lsvcr.data.dataset import JointDataset
 from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader
+from recbole_lsvcr.data.splits import PHASES
 from recbole_lsvcr.errors import CheckpointError, EvaluationError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
 from recbole_lsvcr.scorer import scorer_of

@@ -141,10 +141,18 @@ def test_what_does_not_fit_is_said_at_once(tiny_data: Path, tmp_path: Path, chan
         load_configs(None, settings(tiny_data, tmp_path, **changes))
 
 
-@pytest.mark.parametrize("given", [{"task": "both"}, {"joint": True}])
-def test_one_configuration_is_of_one_task(tiny_data: Path, tmp_path: Path, given: dict) -> None:
-    with pytest.raises(ConfigError, match="load both with load_configs"):
-        load_config(None, settings(tiny_data, tmp_path, **given))
+def test_one_configuration_is_of_one_task(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="load them with load_configs"):
+        load_config(None, settings(tiny_data, tmp_path, task="both"))
+
+
+def test_both_tasks_share_the_data_they_have_in_common(tiny_data: Path, tmp_path: Path) -> None:
+    video, comment = load_configs(None, settings(tiny_data, tmp_path, task="both"))
+    first = pipeline.Run(video).dataset.joint
+    assert pipeline.Run(comment, first).dataset.joint is first
+    comment["MAX_ITEM_LIST_LENGTH"] = 3
+    other = pipeline.Run(comment, first).dataset.joint
+    assert other is not first and other.tables is first.tables and other.max_videos == 3
 
 
 def test_recbole_alone_gets_rankings_per_record_split_by_time(

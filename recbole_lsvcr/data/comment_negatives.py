@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.negatives import distinct_positions
 from recbole_lsvcr.data.segments import offsets_of, padded, rank_in_group
@@ -50,7 +49,7 @@ class TrainingLists:
         if choice == "hard" and vectors is None:
             raise ConfigError("train_negatives = hard needs text vectors")
         self.data, self.count, self.choice, self.vectors = data, count, choice, vectors
-        self.timeline = CommentTimeline(data)
+        self.timeline = data.comment_timeline
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Lists int32[B, 1 + count] of the comment instances `rows`: a random positive of each first, 0-padded."""

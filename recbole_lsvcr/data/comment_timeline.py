@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.segments import padded, search_segments
+
+if TYPE_CHECKING:
+    from recbole_lsvcr.data.joint import JointData
 
 
 class CommentTimeline:

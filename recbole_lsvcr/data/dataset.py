@@ -18,16 +18,14 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType, ModelType, get_model
 
 from recbole_lsvcr.data.comment_negatives import TrainingLists
-from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.features import item_features
 from recbole_lsvcr.data.instances import InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.splits import parse_split
+from recbole_lsvcr.data.splits import PHASES, parse_split
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors, ensure_store, load_vectors
 from recbole_lsvcr.errors import DataError
 
-PHASES = ("train", "valid", "test")
 COMMENT_ID = "comment_id"
 CANDIDATES = "comment_candidates"  # the positive first, then sampled negatives, 0-padded
 
@@ -76,7 +74,7 @@ def check_comments(joint: JointData) -> None:
             f"data set '{name}' has no comment interaction: ranking comments needs {name}.cinter (user_id, comment_id, "
             f"item_id, timestamp) with rows, and their comments in {name}.comment; without them use task video"
         )
-    timeline = CommentTimeline(joint)
+    timeline = joint.comment_timeline
     if not timeline.negatives(np.arange(records)).any():
         raise DataError(
             f"data set '{name}': none of its {records:,} comment records has another comment under its video to be "
@@ -135,6 +133,12 @@ class JointDataset(SequentialDataset):
 
     joint: JointData
 
+    def __init__(self, config: Any, other: JointData | None = None) -> None:
+        """`other`: the joint data of the run's other task, taken instead of being made again if it has the same
+        settings."""
+        self._other = other
+        super().__init__(config)
+
     def _from_scratch(self) -> None:
         self._get_preset()
         self._get_field_from_config()
@@ -145,31 +149,36 @@ class JointDataset(SequentialDataset):
         self.kind: Kind = task_of(model_class)
         self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
         self.label_field = self.config["LABEL_FIELD"]
-        # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
-        tables = Tables.load(folder)
-        split = self.config["eval_args"]["split"]
         self._shared_texts: list[
             TextVectors
         ] = []  # a list, so that the phases (shallow copies) share what one of them loads
-        self.joint = JointData(
-            tables,
-            split=split if self.kind == "video" else parse_split(split, tables),  # comments: `check_comments`
-            max_videos=self.config["MAX_ITEM_LIST_LENGTH"],
-            max_records=self.config["MAX_RECORD_LIST_LENGTH"] or self.config["MAX_ITEM_LIST_LENGTH"],
-            record_gap=float(self.config["record_gap"] or 86400.0),
-            popular_top=int(self.config["popular_top"] or 3),
-        )
+        self.joint = self._joint_data(folder)
         if self.kind == "comment":
             check_comments(self.joint)
         self.phase: int | None = None
         self.epoch = 0
         self.reads_comments = bool(self.config["reads_comments"])
         self.item_seq_field = self.iid_field + self.config["LIST_SUFFIX"]
-        self._describe_fields(tables)
+        self._describe_fields(self.joint.tables)
         self.user_feat = None
-        self.item_feat = item_features(self, tables, self._columns_of("item"))
+        self.item_feat = item_features(self, self.joint.tables, self._columns_of("item"))
         self._select(np.arange(len(self._instances)))
         self.feat_name_list = ["inter_feat", "item_feat"]
+
+    def _joint_data(self, folder: Path) -> JointData:
+        # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
+        tables = Tables.load(folder) if self._other is None else self._other.tables
+        split = self.config["eval_args"]["split"]
+        settings = {
+            "split": split if self.kind == "video" else parse_split(split, tables),  # comments: `check_comments`
+            "max_videos": self.config["MAX_ITEM_LIST_LENGTH"],
+            "max_records": self.config["MAX_RECORD_LIST_LENGTH"] or self.config["MAX_ITEM_LIST_LENGTH"],
+            "record_gap": float(self.config["record_gap"] or 86400.0),
+            "popular_top": int(self.config["popular_top"] or 3),
+        }
+        if self._other is not None and all(getattr(self._other, name) == value for name, value in settings.items()):
+            return self._other
+        return JointData(tables, **settings)
 
     def _columns_of(self, source: str) -> list[str]:
         wanted = (self.config["load_col"] or {}).get(source, [])

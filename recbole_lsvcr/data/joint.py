@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.histories import Histories, Targets, Timeline
 from recbole_lsvcr.data.instances import KINDS, CommentInstances, InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.popular import PopularComments
@@ -171,6 +173,11 @@ class JointData:
     def comment_pool(self) -> Pool:
         """The comments that are no replies, by video and, within one, oldest first (then in file order)."""
         return self._popular.pool
+
+    @cached_property
+    def comment_timeline(self) -> CommentTimeline:
+        """Where each comment instance's negatives stand."""
+        return CommentTimeline(self)
 
     @property
     def item_available_from(self) -> NDArray[np.float64]:

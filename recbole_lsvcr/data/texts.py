@@ -69,6 +69,22 @@ def store_folder(config: Any) -> Path:
     return Path(config["checkpoint_dir"]) / "text_store" / f"{config['dataset']}-{name}-{config['text_transform']}"
 
 
+def encoder_of(config: Any, name: str, *, max_tokens: int) -> TextEncoder:
+    """The text encoder `name` with the configuration's settings.
+
+    Raises:
+        StoreError: it cannot be loaded.
+    """
+    return load_encoder(
+        name,
+        pooling=config["text_pooling"],
+        max_tokens=max_tokens,
+        batch_tokens=config["text_batch_tokens"],
+        device=str(config["device"]),
+        trust_remote_code=bool(config["trust_remote_code"]),
+    )
+
+
 def ensure_store(
     config: Any, joint: JointData, encoder: TextEncoder | None = None, *, kinds: Sequence[Kind] = ("video",)
 ) -> TextStore:
@@ -82,14 +98,7 @@ def ensure_store(
     """
     tables = joint.tables
     items, comments = joint.reachable(kinds)
-    encoder = encoder or load_encoder(
-        config["text_encoder"],
-        pooling=config["text_pooling"],
-        max_tokens=config["text_max_tokens"],
-        batch_tokens=config["text_batch_tokens"],
-        device=str(config["device"]),
-        trust_remote_code=bool(config["trust_remote_code"]),
-    )
+    encoder = encoder or encoder_of(config, config["text_encoder"], max_tokens=config["text_max_tokens"])
     texts = {
         "title": _chosen(tables.items, tables.titles, items),
         "comment": _chosen(tables.comments, tables.contents, comments),

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from recbole_lsvcr.data.candidates import candidate_set, check_protocol
 from recbole_lsvcr.data.comment_candidates import CommentIndex, pad_lists
-from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.instances import InstanceBatch, Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.protocols import Protocol, parse_protocols
@@ -79,8 +78,9 @@ def evaluate(
     runs = [_prepare(data, kind, phase, rows, protocol, seed, candidates_dir, top_items) for protocol in chosen]
     scoring = Pass(scorer, data, kind, rows, runs)
     records = np.zeros(len(rows), np.int64)
-    lengths = CommentTimeline(data).lengths(rows) if kind == "comment" and (slices or longest) else None
-    too_long = np.zeros(len(rows), bool) if lengths is None or not longest else lengths > longest
+    limited = longest and way == "lists"
+    lengths = data.comment_timeline.lengths(rows) if kind == "comment" and (slices or limited) else None
+    too_long = np.zeros(len(rows), bool) if lengths is None or not limited else lengths > longest
     with tqdm(total=len(rows), desc=f"rank {PHASES[phase]}", disable=None if progress else True, leave=False) as bar:
         for positions, batch in _batches(scoring, way, batch_size, too_long):
             records[positions] = batch.record_len

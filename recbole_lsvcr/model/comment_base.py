@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from recbole_lsvcr.model.comment import ranking_loss
 from recbole_lsvcr.model.shell import require_joint
 
 
-class CommentRecommender(ContextRecommender):
+class CommentRecommender(ContextRecommender, ABC):
     """A context-aware recommender (user, video being watched, comment) that scores lists of comments at once.
 
     A model implements `score_candidates`; training is then the softmax over a record's positive and its sampled
@@ -33,9 +34,9 @@ class CommentRecommender(ContextRecommender):
         self.device = config["device"]
         self.USER_ID, self.ITEM_ID = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
 
+    @abstractmethod
     def score_candidates(self, interaction: Interaction, comments: Tensor) -> Tensor:
         """Scores [B, C] of the comments int64 [B, C] (0: padding, any finite score) for the instances of a batch."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how comments are scored")
 
     def calculate_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """Cross-entropy of the positive among its sampled negatives: a scalar."""

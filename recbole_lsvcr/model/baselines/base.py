@@ -4,6 +4,7 @@ file.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_lsvcr.data.dataset import JointDataset
-from recbole_lsvcr.encoding import load_encoder
+from recbole_lsvcr.data.texts import encoder_of
 from recbole_lsvcr.model.baselines.text import FrozenText, TrainableText
 from recbole_lsvcr.model.comment_base import CommentRecommender
 from recbole_lsvcr.model.streams import gather_projected
@@ -54,14 +55,7 @@ class CommentBaseline(CommentRecommender):
         self.dropout = nn.Dropout(config["hidden_dropout_prob"])
         self.text: FrozenText | TrainableText
         if config["trainable_text"]:
-            encoder = load_encoder(
-                config["trainable_text"],
-                pooling=config["text_pooling"],
-                max_tokens=config["trainable_text_tokens"],
-                batch_tokens=config["text_batch_tokens"],
-                device=str(config["device"]),
-                trust_remote_code=bool(config["trust_remote_code"]),
-            )
+            encoder = encoder_of(config, config["trainable_text"], max_tokens=config["trainable_text_tokens"])
             self.text = TrainableText(encoder, dataset.joint, hidden_size=self.hidden_size)
         else:
             self.text = FrozenText(dataset.texts, text_size=config["text_size"], hidden_size=self.hidden_size)
@@ -70,9 +64,9 @@ class CommentBaseline(CommentRecommender):
             self.empty = nn.Parameter(torch.empty(self.hidden_size))
             nn.init.normal_(self.empty, std=config["initializer_range"])
 
+    @abstractmethod
     def user_vector(self, inputs: UserInput) -> Tensor:
-        """[B, d]"""
-        raise NotImplementedError(f"{type(self).__name__} does not say what a user is")
+        """[B, d] what scores the comments for each user."""
 
     def comment_vector(self, comments: Tensor) -> Tensor:
         """[..., d] of comments' text vectors [..., d]; themselves unless a model says otherwise."""
