@@ -5,7 +5,8 @@
 
 Test records under available+uniform. A comment is TOUCHED if another user interacted with it before the record began.
 Reports the share of touched comments among positives and negatives, the ranking that knows nothing else (touched ones
-first, at random within), and every arm's NDCG@10 on records whose positives are touched and on the others.
+first, at random within), and every arm's NDCG@10 on records whose positives are touched and on the others, each with
+the chance level of its own lists.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.data.splits import TEST
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.evaluation import evaluate
+from recbole_lsvcr.evaluation.metrics import chance_metrics
 
-PROTOCOL, METRIC = "available+uniform", "ndcg@10"
+PROTOCOL, METRIC, CUT = "available+uniform", "ndcg@10", 10
 
 
 class TouchedFirst:
@@ -64,7 +66,9 @@ def main() -> int:
     users, times = data.comments.user[chosen.rows], data.comments.time[chosen.rows]
     touched = counts.before(chosen.items, users, times) > 0
     negative = (chosen.items > 0) & ~chosen.positive
-    rows = pl.DataFrame({"row": chosen.rows, "touched": (touched & chosen.positive).any(axis=1)})
+    found = (touched & chosen.positive).any(axis=1)
+    rows = pl.DataFrame({"row": chosen.rows, "touched": found})
+    lengths, positives = chosen.lengths, chosen.positive.sum(axis=1)
     rule = evaluate(TouchedFirst(counts), data, "comment", TEST, [PROTOCOL], seed=options.seed, progress=False)
     report: dict[str, Any] = {
         "records": len(rows),
@@ -73,6 +77,8 @@ def main() -> int:
         "records_touched": float(rows["touched"].mean()),  # type: ignore[arg-type]
         "touched_first": rule.metrics(PROTOCOL)[METRIC],
         "chance": rule.summary()["protocols"][PROTOCOL]["chance"][METRIC],
+        "chance_touched": chance_metrics(lengths[found], positives[found], [CUT])[METRIC],
+        "chance_untouched": chance_metrics(lengths[~found], positives[~found], [CUT])[METRIC],
         "arms": {},
     }
     arms: dict[str, list[Any]] = {}
