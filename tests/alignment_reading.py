@@ -20,6 +20,7 @@ from recbole_lsvcr.alignment.instances import AlignmentInstances, Inputs
 from recbole_lsvcr.alignment.prompts import InstructionInput
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import Split
+from recbole_lsvcr.data.tables import Tables
 
 SPLIT = Split("time", valid_start=START + 9 * DAY, test_start=START + 11 * DAY)
 ALWAYS = DiversifyConfig(video_instance=1, video_step=1, record_instance=1, record_step=1)
@@ -44,6 +45,10 @@ class Words:
 def small_data(comments: int = 80) -> JointData:
     """Few videos with many comments each: records of several comments, popular comments to choose from."""
     tables = make_tables(3, videos=8, comments=comments, interactions=200, comment_interactions=260, days=12.0)
+    return joint(tables)
+
+
+def joint(tables: Tables) -> JointData:
     return JointData(tables, split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
 
 

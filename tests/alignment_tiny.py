@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing as mp
 from factories import DAY, START, make_tables
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tiny_models import byte_tokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator, joined_tokens
 from recbole_lsvcr.alignment.instances import AlignmentInstances
-from recbole_lsvcr.alignment.load import LoadedLM, add_lora, load_causal_lm
+from recbole_lsvcr.alignment.load import add_lora, load_causal_lm
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.prompts import Instructions, PromptFamily
@@ -25,6 +29,8 @@ from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import Split
 from recbole_lsvcr.model.sr import SRConfig, SRModel
 
+LOSSES = {"lm", "sr", "ssc", "vcc"}
+HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
 CONTEXT = 512
 SENTENCES = (
     "A user has interacted with the following videos: 1. Title: title of v1; Popular comment: text of c12.",
@@ -36,17 +42,11 @@ SENTENCES = (
 
 def save_tiny_lm(folder: Path, *, seed: int = 5) -> Path:
     """A folder with a Llama of 16 columns and a byte-level tokenizer whose only special token is EOS."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES * 2, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
-    fast.save_pretrained(folder)
+    tokenizer = byte_tokenizer(SENTENCES * 2, size=400)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(fast),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -199,17 +199,18 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
 # Batches of a data set, and training ----------------------------------------------------------------------------------
 
 
-def small_data() -> JointData:
+@cache
+def small_data(valid_day: int = 9) -> JointData:
     """A joint data set of a dozen users."""
-    split = Split("time", valid_start=START + 9 * DAY, test_start=START + 11 * DAY)
+    split = Split("time", valid_start=START + valid_day * DAY, test_start=START + 11 * DAY)
     return JointData(make_tables(3, videos=8, comments=80), split=split, max_videos=4, max_records=3, record_gap=DAY)
 
 
-def make_collator(lm: LoadedLM, data: JointData, **options: Any) -> AlignmentCollator:
-    """A collator with instructions of the English family."""
-    family = PromptFamily.load("en")
-    instructions = Instructions(lm.tokenizer, family, context=CONTEXT, max_target_tokens=16)
-    return AlignmentCollator(AlignmentInstances(data), instructions, max_history=3, **options)
+def make_collator(folder: Path) -> AlignmentCollator:
+    """A collator of the small data with instructions of the English family for the model in `folder`."""
+    tokenizer = load_causal_lm(folder).tokenizer
+    instructions = Instructions(tokenizer, PromptFamily.load("en"), context=CONTEXT, max_target_tokens=16)
+    return AlignmentCollator(AlignmentInstances(small_data()), instructions, max_history=3)
 
 
 def make_trainer(
@@ -277,3 +278,19 @@ class Killed(Exception):
 
 def kill() -> None:
     raise Killed
+
+
+def on_two_processes(run: Callable[..., None], *arguments: Any) -> None:
+    """`run(rank, *arguments)` in two processes that find each other."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    mp.spawn(_on_a_rank, args=(port, run, *arguments), nprocs=2)
+
+
+def _on_a_rank(rank: int, port: int, run: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    run(rank, *arguments)
+    torch.distributed.destroy_process_group()

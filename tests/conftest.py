@@ -6,12 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from factories import make_talk
 
 from dataset_tools.sample import generate
 from recbole_lsvcr.config import LSVCRConfig, load_config
+from recbole_lsvcr.data.joint import JointData
+
+if TYPE_CHECKING:
+    from recbole_lsvcr.alignment.collate import AlignmentCollator
 
 TINY = {
     "dataset": "tiny",
@@ -27,6 +32,14 @@ TINY = {
     "use_gpu": False,
     "seed": 7,
 }
+TINY_ALIGNMENT = {
+    "preset": "cpu-small",
+    "corpus_steps": 2,
+    "instruction_tokens": 256,
+    "batch_size": 4,
+    "eval_instances": 8,
+}
+Make = Callable[..., LSVCRConfig]
 
 
 @pytest.fixture(scope="session")
@@ -38,16 +51,45 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_config(tiny_data: Path, tmp_path: Path) -> Callable[..., LSVCRConfig]:
+def tiny_config(tiny_data: Path, tmp_path: Path) -> Make:
     """A configuration of a run on `tiny`; keyword arguments change it."""
 
     def make(**changes: Any) -> LSVCRConfig:
         model = changes.get("model", "LSVCR")
-        small = (
-            dict(TINY)
-            if model == "LSVCR"
-            else {key: TINY[key] for key in TINY if key not in ("hidden_size", "n_layers", "inner_size")}
-        )
+        sized = model.startswith(("LSVCR", "Comment"))
+        small = {key: TINY[key] for key in TINY if sized or key not in ("hidden_size", "n_layers", "inner_size")}
         return load_config(None, {**small, "data_path": str(tiny_data), "output": str(tmp_path / "run"), **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def talk() -> JointData:
+    return make_talk()
+
+
+# Imported when asked for: most tests need no language model, and transformers takes seconds to import.
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the language model of `alignment_tiny`."""
+    from alignment_tiny import save_tiny_lm
+
+    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="session")
+def collator(tiny_lm: Path) -> AlignmentCollator:
+    from alignment_tiny import make_collator
+
+    return make_collator(tiny_lm)
+
+
+@pytest.fixture(scope="session")
+def tiny_lms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of the language models of `tiny_models`, by architecture."""
+    from tiny_models import ALL, save
+
+    root = tmp_path_factory.mktemp("language_models")
+    return {kind: save(root / kind, kind) for kind in ALL}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 
 DAY = 86_400.0
@@ -64,3 +65,9 @@ def make_tables(
     inter = [(f"u{u}", f"v{v}", t) for u, v, t in zip(watchers, watched, times(interactions), strict=True)]
     items = {f"v{v}": {"upload_time": START + tick * v, "tags": f"tag{v % 3}"} for v in range(videos)}
     return Tables.from_arrays(inter=inter, cinter=cinter, items=items, comments=rows, name=f"random-{seed}")
+
+
+def make_talk(seed: int = 2) -> JointData:
+    """Few videos and long records: many positives in a list."""
+    tables = make_tables(seed, users=12, videos=8, comments=150, interactions=300, comment_interactions=600, days=40)
+    return JointData(tables, split={"time": [0.5, 0.75]}, record_gap=5 * DAY)

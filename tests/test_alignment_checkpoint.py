@@ -22,12 +22,6 @@ from recbole_lsvcr.folders import replaced_folder
 pytest.importorskip("peft", reason="LoRA needs peft")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("language_models")
-    return {kind: save(root / kind, kind) for kind in ALL}
-
-
 def trained(folder: Path, seed: int = 0, **options: int) -> tuple[LoadedLM, object]:
     """A model with LoRA weights as training might leave them."""
     lm = load_causal_lm(folder)
@@ -63,16 +57,16 @@ def read(folder: Path, base: Path, **options: object):
 
 
 @pytest.fixture(scope="module")
-def saved(folders, tmp_path_factory) -> Path:
+def saved(tiny_lms, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "alignment"
-    write(folder, folders["llama"])
+    write(folder, tiny_lms["llama"])
     return folder
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_checkpoint_gives_back_what_was_saved(folders, tmp_path, kind):
-    _, model = write(tmp_path / "alignment", folders[kind])
-    found = read(tmp_path / "alignment", folders[kind], pair_shapes=pair_state(), expect={"sizes": (6, 4)})
+def test_a_checkpoint_gives_back_what_was_saved(tiny_lms, tmp_path, kind):
+    _, model = write(tmp_path / "alignment", tiny_lms[kind])
+    found = read(tmp_path / "alignment", tiny_lms[kind], pair_shapes=pair_state(), expect={"sizes": (6, 4)})
     torch.testing.assert_close(logits(found.model), logits(model), rtol=0, atol=0)
     torch.testing.assert_close(found.pair_state, pair_state(), rtol=0, atol=0)
     assert found.description["format"] == 1 and "recbole-lsvcr" in found.description["written_by"]
@@ -88,22 +82,22 @@ def test_a_checkpoint_gives_back_what_was_saved(folders, tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["alignment"]
 
 
-def test_an_adapter_goes_on_training_in_a_model_that_has_one_or_none(saved, folders):
-    _, expected = trained(folders["llama"])
-    lm, model = trained(folders["llama"], seed=9)
+def test_an_adapter_goes_on_training_in_a_model_that_has_one_or_none(saved, tiny_lms):
+    _, expected = trained(tiny_lms["llama"])
+    lm, model = trained(tiny_lms["llama"], seed=9)
     found = load_alignment(saved, model, name=lm.name, fingerprint=lm.fingerprint)
     assert found.model is model
-    for loaded in (model, read(saved, folders["llama"], trainable=True).model):
+    for loaded in (model, read(saved, tiny_lms["llama"], trainable=True).model):
         torch.testing.assert_close(logits(loaded), logits(expected))
         assert sum(p.requires_grad for p in loaded.parameters()) == 2 * 2 * len(LAYERS["llama"])
 
 
-def test_the_adapter_is_one_that_peft_alone_loads(saved, folders):
+def test_the_adapter_is_one_that_peft_alone_loads(saved, tiny_lms):
     import peft
 
-    base = transformers.AutoModelForCausalLM.from_pretrained(folders["llama"], dtype=torch.float32)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_lms["llama"], dtype=torch.float32)
     loaded = peft.PeftModel.from_pretrained(base, saved)
-    torch.testing.assert_close(logits(loaded.eval()), logits(trained(folders["llama"])[1]))
+    torch.testing.assert_close(logits(loaded.eval()), logits(trained(tiny_lms["llama"])[1]))
 
 
 def test_the_sr_weights_need_neither_transformers_nor_peft_nor_recbole(saved):
@@ -154,15 +148,15 @@ def _damaged(saved: Path, folder: Path, defect: str) -> Path:
         ("cut alignment.safetensors", "damaged: alignment.safetensors is cut short"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_used_is_one_message(saved, folders, tmp_path, defect, says):
+def test_a_checkpoint_that_cannot_be_used_is_one_message(saved, tiny_lms, tmp_path, defect, says):
     folder = _damaged(saved, tmp_path / "alignment", defect)
-    lm = load_causal_lm(folders["llama"])
+    lm = load_causal_lm(tiny_lms["llama"])
     with pytest.raises(CheckpointError, match=says) as caught:
         load_alignment(folder, lm.model, name=lm.name, fingerprint=lm.fingerprint)
     assert "\n" not in str(caught.value)
 
 
-def test_what_differs_is_said(saved, folders, tmp_path):
+def test_what_differs_is_said(saved, tiny_lms, tmp_path):
     other = save(tmp_path / "other", "llama", seed=6)
     with pytest.raises(CheckpointError, match=r"belongs to the base model .*llama .*, not to .*other"):
         read(saved, other)
@@ -170,28 +164,28 @@ def test_what_differs_is_said(saved, folders, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"merge.weight has shape \[4, 6\], expected \[4, 7\]; sr.more is missing"
     ):
-        read(saved, folders["llama"], pair_shapes=wider)
+        read(saved, tiny_lms["llama"], pair_shapes=wider)
     with pytest.raises(CheckpointError, match="another one: seed is 0 there, 1 here; choose"):
-        read(saved, folders["llama"], expect={"settings": {"seed": 1}})
-    lm, model = trained(folders["llama"], r=4)
+        read(saved, tiny_lms["llama"], expect={"settings": {"seed": 1}})
+    lm, model = trained(tiny_lms["llama"], r=4)
     with pytest.raises(CheckpointError, match=r"lora_A.weight has shape \[8, \d+\], expected \[4, \d+\]"):
         load_alignment(saved, model, name=lm.name, fingerprint=lm.fingerprint)
-    lm, model = trained(folders["llama"])
-    fewer = add_lora(load_causal_lm(folders["llama"]).model, targets=["q_proj"])
+    lm, model = trained(tiny_lms["llama"])
+    fewer = add_lora(load_causal_lm(tiny_lms["llama"]).model, targets=["q_proj"])
     with pytest.raises(CheckpointError, match="is not expected"):
         load_alignment(saved, fewer, name=lm.name, fingerprint=lm.fingerprint)
 
 
-def test_a_folder_of_something_else_is_not_replaced(folders, tmp_path):
+def test_a_folder_of_something_else_is_not_replaced(tiny_lms, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds something else"):
-        write(tmp_path, folders["llama"])
+        write(tmp_path, tiny_lms["llama"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_save_that_fails_leaves_the_former_checkpoint(saved, folders, tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_former_checkpoint(saved, tiny_lms, tmp_path, monkeypatch):
     shutil.copytree(saved, tmp_path / "alignment")
-    lm, model = trained(folders["llama"], seed=1)
+    lm, model = trained(tiny_lms["llama"], seed=1)
 
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
@@ -201,7 +195,7 @@ def test_a_save_that_fails_leaves_the_former_checkpoint(saved, folders, tmp_path
     with pytest.raises(OSError, match="No space left"):
         save_alignment(tmp_path / "alignment", pair_state=pair_state(1), peft_model=model, description=description)
     assert [path.name for path in tmp_path.iterdir()] == ["alignment"]
-    torch.testing.assert_close(read(tmp_path / "alignment", folders["llama"]).pair_state, pair_state())
+    torch.testing.assert_close(read(tmp_path / "alignment", tiny_lms["llama"]).pair_state, pair_state())
 
 
 def _killed(folder: Path, new: Path, at: str, number: int) -> None:
@@ -226,15 +220,15 @@ def _killed(folder: Path, new: Path, at: str, number: int) -> None:
 
 @pytest.mark.parametrize(("at", "number", "seed"), [("rename", 1, 0), ("rename", 2, 0), ("rmtree", 2, 1)])
 def test_a_kill_at_any_point_leaves_a_checkpoint_that_loads_and_can_be_replaced(
-    saved, folders, tmp_path, at, number, seed
+    saved, tiny_lms, tmp_path, at, number, seed
 ):
     folder, new = tmp_path / "here" / "alignment", tmp_path / "new"
     shutil.copytree(saved, folder)
-    write(new, folders["llama"], seed=1)
+    write(new, tiny_lms["llama"], seed=1)
     _killed(folder, new, at, number)
     assert len(list(folder.parent.iterdir())) == 2  # something was left behind
     assert read_description(folder)["settings"] == {"seed": seed}
     assert torch.equal(load_sr_weights(folder)["merge.weight"], pair_state(seed)["sr.merge.weight"])
-    write(folder, folders["llama"], seed=2)
+    write(folder, tiny_lms["llama"], seed=2)
     assert [path.name for path in folder.parent.iterdir()] == ["alignment"]
-    torch.testing.assert_close(read(folder, folders["llama"]).pair_state, pair_state(2))
+    torch.testing.assert_close(read(folder, tiny_lms["llama"]).pair_state, pair_state(2))

@@ -19,6 +19,7 @@ from alignment_reading import (
     Words,
     collator_of,
     comment_id,
+    joint,
     read,
     reference_popular,
     small_data,
@@ -202,7 +203,7 @@ def test_a_batch_holds_every_text_once_and_points_to_the_right_ones(size: int):
     # The same words under several ids, as a title and as a comment; and comments without any.
     repeated = {c: f"text of c{c % 9}" for c in range(20, 50)} | {c: "  " for c in range(50, 56)}
     tables = with_texts(base, {3: "title of v0", 4: "text of c3"}, repeated)
-    data = JointData(tables, split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
+    data = joint(tables)
     collator, words = collator_of(data, diversify=ALWAYS)
     rows = collator.instances.order(0)[:size]
     batch, inputs = collator(rows, 0), collator.instances.inputs(rows, 6)
@@ -336,7 +337,7 @@ def test_nothing_at_or_after_the_target_changes_a_batch():
     chosen += np.random.default_rng(0).permutation(np.flatnonzero(~instances.is_video))[:10].tolist()
     for row in chosen:
         inputs = instances.inputs([row], 6)
-        then = JointData(without_the_future(data, inputs), split=SPLIT, max_videos=9, max_records=7, record_gap=3 * DAY)
+        then = joint(without_the_future(data, inputs))
         task = "video" if inputs.is_video[0] else "comment"
         other, other_words = collator_of(then, diversify=ALWAYS, tasks=(task,))
         found = other.instances.inputs(np.arange(len(other.instances)), 6)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from alignment_tiny import (
     AtStep,
     Killed,
@@ -20,33 +17,21 @@ from alignment_tiny import (
     make_collator,
     make_pair,
     make_trainer,
+    on_two_processes,
     rows_of,
-    save_tiny_lm,
-    small_data,
 )
 from transformers import TrainerCallback
 
 from recbole_lsvcr.alignment import __main__ as command
 from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights
-from recbole_lsvcr.alignment.collate import AlignmentCollator
 from recbole_lsvcr.alignment.pair import AlignedPair, AlignmentLosses
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer, checkpoints
 from recbole_lsvcr.errors import AlignmentError, CheckpointError, ConfigError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def collator(folder: Path) -> AlignmentCollator:
-    return make_collator(stage.load_causal_lm(folder), small_data())
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_checkpoint(folder, collator, tmp_path):
-    pair = make_pair(folder)
+def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_checkpoint(tiny_lm, collator, tmp_path):
+    pair = make_pair(tiny_lm)
 
     def break_it() -> None:
         with torch.no_grad():
@@ -69,13 +54,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_users_and_keeps_the_last_check
     assert all(bool(torch.isfinite(value).all()) for value in load_sr_weights(kept / "alignment").values())
 
 
-def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(folder, collator, tmp_path):
+def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(tiny_lm, collator, tmp_path):
     def spoil(pair: AlignedPair, value: float) -> None:
         with torch.no_grad():
             pair.contrast_adapter.weight.fill_(value)
 
     def trainer(rate: float, callbacks: list[TrainerCallback] | None = None) -> tuple[AlignedPair, AlignmentTrainer]:
-        pair = make_pair(folder)
+        pair = make_pair(tiny_lm)
         identity = {"base_model": pair.texts.name, "base_fingerprint": pair.texts.fingerprint}
         return pair, make_trainer(
             pair,
@@ -103,7 +88,7 @@ def test_a_spoilt_checkpoint_is_not_kept_and_a_lower_rate_goes_on(folder, collat
     assert rates[2] == pytest.approx(1e-2 * 5 / 6) and rates[3] == pytest.approx(6e-3 * 4 / 6)
     with pytest.raises(CheckpointError, match="steps is 6 there, 7 here"):
         make_trainer(
-            make_pair(folder),
+            make_pair(tiny_lm),
             collator,
             tmp_path,
             rows=rows_of(collator, 8),
@@ -129,21 +114,21 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_only_checkpoint_goes_when_its_first_step_fails_and_the_run_starts_afresh(
-    folder, collator, tmp_path, number
+    tiny_lm, collator, tmp_path, number
 ):
     options = {"rows": rows_of(collator, 8), "arguments": {"save_steps": 2, "max_steps": 3}}
-    first = make_trainer(fail_at(make_pair(folder), number), collator, tmp_path, **options)
+    first = make_trainer(fail_at(make_pair(tiny_lm), number), collator, tmp_path, **options)
     with pytest.raises(AlignmentError, match=f"at step {number} .*no checkpoint is left; .*same command starts afresh"):
         first.continue_training()
     assert not names(tmp_path)
-    second = make_trainer(make_pair(folder), collator, tmp_path, **options)
+    second = make_trainer(make_pair(tiny_lm), collator, tmp_path, **options)
     second.continue_training()
     assert [entry["step"] for entry in second.state.log_history if "loss" in entry] == [1, 2, 3]
 
 
-def test_an_older_checkpoint_stays_until_every_batch_of_the_next_step_is_known(folder, collator, tmp_path):
+def test_an_older_checkpoint_stays_until_every_batch_of_the_next_step_is_known(tiny_lm, collator, tmp_path):
     arguments = {"save_steps": 1, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
-    pair = fail_at(make_pair(folder), 5)  # the second batch after checkpoint-2
+    pair = fail_at(make_pair(tiny_lm), 5)  # the second batch after checkpoint-2
     trainer = make_trainer(pair, collator, tmp_path, rows=rows_of(collator, 8), arguments=arguments)
     with pytest.raises(AlignmentError, match=r"at step 2 .*kept \(step 1\)"):
         trainer.continue_training()
@@ -152,7 +137,7 @@ def test_an_older_checkpoint_stays_until_every_batch_of_the_next_step_is_known(f
 
 @pytest.mark.parametrize("number", [2, 1000], ids=["of a spoilt checkpoint", "of an older checkpoint"])
 def test_a_kill_while_a_checkpoint_is_deleted_leaves_none_that_looks_whole(
-    folder, collator, tmp_path, monkeypatch, number
+    tiny_lm, collator, tmp_path, monkeypatch, number
 ):
     options = {"rows": rows_of(collator, 8), "arguments": {"save_steps": 1, "max_steps": 4}}
     delete = shutil.rmtree
@@ -162,41 +147,33 @@ def test_a_kill_while_a_checkpoint_is_deleted_leaves_none_that_looks_whole(
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(shutil, "rmtree", dying)
-        make_trainer(fail_at(make_pair(folder), number), collator, tmp_path, **options).continue_training()
+        make_trainer(fail_at(make_pair(tiny_lm), number), collator, tmp_path, **options).continue_training()
     left = {path.name for path in tmp_path.glob("checkpoint-*")}
     assert left == {"checkpoint-1", "checkpoint-2"} and len(names(tmp_path)) == 1
-    make_trainer(make_pair(folder), collator, tmp_path, **options).continue_training()
+    make_trainer(make_pair(tiny_lm), collator, tmp_path, **options).continue_training()
     assert names(tmp_path) == ["checkpoint-3", "checkpoint-4"]
 
 
 # Several processes ----------------------------------------------------------------------------------------------------
 
 
-def _on_a_rank(rank: int, folder: str, where: str, port: int) -> None:
-    torch.set_num_threads(1)
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in here.items()})
-    collate = make_collator(stage.load_causal_lm(folder), small_data())
-    pair = make_pair(Path(folder))
+def _on_a_rank(rank: int, folder: Path, where: Path) -> None:
+    pair = make_pair(folder)
     trainer = make_trainer(
         fail_at(pair, 2) if rank == 1 else pair,
-        collate,
-        Path(where, "run"),
+        make_collator(folder),
+        where / "run",
         rows=range(20),
         arguments={"save_steps": 1, "per_device_train_batch_size": 2, "ddp_backend": "gloo"},
     )
     try:
         trainer.continue_training()
     except AlignmentError as error:
-        Path(where, f"{rank}.txt").write_text(f"{names(Path(where, 'run'))} {error}")
-    torch.distributed.destroy_process_group()
+        (where / f"{rank}.txt").write_text(f"{names(where / 'run')} {error}")
 
 
-def test_a_loss_that_is_not_finite_in_one_process_stops_all_and_leaves_no_spoilt_checkpoint(folder, tmp_path):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    mp.spawn(_on_a_rank, args=(str(folder), str(tmp_path), port), nprocs=2)
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_and_leaves_no_spoilt_checkpoint(tiny_lm, tmp_path):
+    on_two_processes(_on_a_rank, tiny_lm, tmp_path)
     told = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert all(text.startswith("['checkpoint-1'] ") and "kept (step 1)" in text for text in told)
     assert "another process than rank 0" in told[0] and "at step 2 in rank 1 (lm" in told[1]

@@ -18,28 +18,22 @@ from recbole_lsvcr.errors import ConfigError, LSVCRError, StoreError
 pytest.importorskip("peft", reason="LoRA needs peft")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("language_models")
-    return {kind: save(root / kind, kind) for kind in ALL}
-
-
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
-def test_a_causal_model_loads_as_it_was_saved_frozen_with_eos_and_pad(folders, kind):
-    lm = load_causal_lm(folders[kind])
-    expected = transformers.AutoModelForCausalLM.from_pretrained(folders[kind], dtype=torch.float32).eval()
+def test_a_causal_model_loads_as_it_was_saved_frozen_with_eos_and_pad(tiny_lms, kind):
+    lm = load_causal_lm(tiny_lms[kind])
+    expected = transformers.AutoModelForCausalLM.from_pretrained(tiny_lms[kind], dtype=torch.float32).eval()
     torch.testing.assert_close(logits(lm.model), logits(expected))
-    assert (lm.context, lm.hidden_size, lm.name) == (POSITIONS, 16, str(folders[kind]))
+    assert (lm.context, lm.hidden_size, lm.name) == (POSITIONS, 16, str(tiny_lms[kind]))
     assert not lm.model.training and not any(p.requires_grad for p in lm.model.parameters())
     assert lm.tokenizer.eos_token == lm.tokenizer.pad_token == "<|end|>"
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_the_base_model_gives_the_normed_states_that_the_head_reads(folders, kind):
-    lm = load_causal_lm(folders[kind])
+def test_the_base_model_gives_the_normed_states_that_the_head_reads(tiny_lms, kind):
+    lm = load_causal_lm(tiny_lms[kind])
     for model in (lm.model, add_lora(lm.model)):
         with torch.no_grad():
             states = base_model(model)(input_ids=IDS).last_hidden_state
@@ -47,20 +41,20 @@ def test_the_base_model_gives_the_normed_states_that_the_head_reads(folders, kin
             torch.testing.assert_close(head(states), logits(model))
 
 
-def test_an_encoder_is_loaded_as_a_decoder_with_a_head_that_is_new_and_the_same_each_time(folders, tmp_path, caplog):
+def test_an_encoder_is_loaded_as_a_decoder_with_a_head_that_is_new_and_the_same_each_time(tiny_lms, tmp_path, caplog):
     random_state = torch.random.get_rng_state()
     with caplog.at_level(logging.INFO):
-        lm = load_causal_lm(folders["bert"])
+        lm = load_causal_lm(tiny_lms["bert"])
     assert torch.equal(torch.random.get_rng_state(), random_state)
     assert type(lm.model).__name__ == "BertLMHeadModel" and lm.model.config.is_decoder
     assert "head" in caplog.text and "is new" in caplog.text and "[SEP] ends a text" in caplog.text
-    assert lm.tokenizer.eos_token_id == 2 and lm.tokenizer.pad_token_id == 0
-    torch.testing.assert_close(logits(load_causal_lm(folders["bert"]).model), logits(lm.model))
+    assert lm.tokenizer.eos_token_id == 2 and lm.tokenizer.pad_token_id == 1
+    torch.testing.assert_close(logits(load_causal_lm(tiny_lms["bert"]).model), logits(lm.model))
     later = IDS.clone()
     later[:, 4:] = 3
     with torch.no_grad():
         torch.testing.assert_close(lm.model(input_ids=later).logits[:, :4], logits(lm.model)[:, :4])
-    encoder = transformers.AutoModel.from_pretrained(folders["bert"]).state_dict()
+    encoder = transformers.AutoModel.from_pretrained(tiny_lms["bert"]).state_dict()
     for name, weight in lm.model.bert.state_dict().items():
         torch.testing.assert_close(weight, encoder[name])
     lm.model.save_pretrained(tmp_path)
@@ -80,18 +74,18 @@ def test_a_special_end_token_of_the_configuration_serves_for_a_tokenizer_that_na
     assert load_causal_lm(tmp_path).tokenizer.eos_token_id == stop
 
 
-def test_precision_and_the_fingerprint_of_the_files(folders, tmp_path):
-    lm = load_causal_lm(folders["llama"], precision="bfloat16", name="tiny")
+def test_precision_and_the_fingerprint_of_the_files(tiny_lms, tmp_path):
+    lm = load_causal_lm(tiny_lms["llama"], precision="bfloat16", name="tiny")
     assert lm.model.dtype == torch.bfloat16 and lm.name == "tiny"
-    shutil.copytree(folders["llama"], tmp_path / "copy")
+    shutil.copytree(tiny_lms["llama"], tmp_path / "copy")
     assert load_causal_lm(tmp_path / "copy").fingerprint == lm.fingerprint
     assert load_causal_lm(save(tmp_path / "other", "llama", seed=6)).fingerprint != lm.fingerprint
 
 
-def test_gradient_checkpointing_changes_no_gradient(folders):
+def test_gradient_checkpointing_changes_no_gradient(tiny_lms):
     found = []
     for gradient_checkpointing in (False, True):
-        lm = load_causal_lm(folders["llama"], gradient_checkpointing=gradient_checkpointing)
+        lm = load_causal_lm(tiny_lms["llama"], gradient_checkpointing=gradient_checkpointing)
         torch.manual_seed(1)
         model = add_lora(lm.model, dropout=0.0).train()
         assert base_model(model).gradient_checkpointing is gradient_checkpointing
@@ -126,11 +120,11 @@ class Own(LlamaForCausalLM):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_own_code_runs_with_permission_and_must_give_states_text_by_text(folders, tmp_path, monkeypatch, turned):
+def test_own_code_runs_with_permission_and_must_give_states_text_by_text(tiny_lms, tmp_path, monkeypatch, turned):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(tmp_path / "modules")
     folder = tmp_path / f"own{int(turned)}"
-    shutil.copytree(folders["llama"], folder)
+    shutil.copytree(tiny_lms["llama"], folder)
     (folder / "own.py").write_text(OWN_CODE.replace("TURN", str(int(turned))))
     config = json.loads((folder / "config.json").read_text())
     names = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}, "model_type": "own"}
@@ -140,7 +134,7 @@ def test_own_code_runs_with_permission_and_must_give_states_text_by_text(folders
             load_causal_lm(folder, trust_remote_code=True)
     else:
         found = load_causal_lm(folder, trust_remote_code=True)
-        torch.testing.assert_close(logits(found.model), logits(load_causal_lm(folders["llama"]).model))
+        torch.testing.assert_close(logits(found.model), logits(load_causal_lm(tiny_lms["llama"]).model))
 
 
 def _broken(defect: str, folders: dict[str, Path], folder: Path) -> Path:
@@ -166,8 +160,7 @@ def _broken(defect: str, folders: dict[str, Path], folder: Path) -> Path:
         own = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}, "model_type": "own"}
         (folder / "config.json").write_text(json.dumps(own))
     elif defect == "two parts":
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
-        transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(folder)
+        tiny_model("t5", config["vocab_size"]).save_pretrained(folder)
     return folder
 
 
@@ -184,9 +177,9 @@ def _broken(defect: str, folders: dict[str, Path], folder: Path) -> Path:
         ("two parts", "is an encoder with a decoder"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_one_message(folders, tmp_path, defect, says):
+def test_a_model_that_cannot_be_used_is_one_message(tiny_lms, tmp_path, defect, says):
     with pytest.raises(StoreError, match=says) as caught:
-        load_causal_lm(_broken(defect, folders, tmp_path / "broken"))
+        load_causal_lm(_broken(defect, tiny_lms, tmp_path / "broken"))
     assert "\n" not in str(caught.value) and str(caught.value).startswith("the ")
 
 
@@ -199,19 +192,19 @@ def test_a_model_that_cannot_be_used_is_one_message(folders, tmp_path, defect, s
         ({"min_context": POSITIONS + 1}, f"reads at most {POSITIONS} tokens at once, {POSITIONS + 1} are needed"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_named(folders, options, says):
+def test_arguments_that_cannot_be_used_are_named(tiny_lms, options, says):
     with pytest.raises(LSVCRError, match=says):
-        load_causal_lm(folders["llama"], **options)
+        load_causal_lm(tiny_lms["llama"], **options)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-def test_quantisation_without_bitsandbytes_is_refused(folders, quantization):
+def test_quantisation_without_bitsandbytes_is_refused(tiny_lms, quantization):
     with pytest.raises(ConfigError, match=f"quantization is {quantization}, which needs the package bitsandbytes"):
-        load_causal_lm(folders["llama"], quantization=quantization)
+        load_causal_lm(tiny_lms["llama"], quantization=quantization)
 
 
-def test_quantisation_is_passed_through_and_labelled_untested(folders, monkeypatch, caplog):
+def test_quantisation_is_passed_through_and_labelled_untested(tiny_lms, monkeypatch, caplog):
     given: dict[str, object] = {}
 
     def loads(source: object, **options: object):
@@ -220,7 +213,7 @@ def test_quantisation_is_passed_through_and_labelled_untested(folders, monkeypat
 
     monkeypatch.setattr("recbole_lsvcr.alignment.load.importlib.util.find_spec", lambda package: True)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loads)
-    load_causal_lm(folders["llama"], quantization="4bit")
+    load_causal_lm(tiny_lms["llama"], quantization="4bit")
     assert given["quantization_config"].load_in_4bit and given["device_map"] == {"": torch.device("cpu")}
     assert "4bit is passed through to bitsandbytes and untested" in caplog.text
 
@@ -250,8 +243,8 @@ def test_lora_is_on_every_linear_layer_of_attention_and_ffn_and_on_no_other(tmp_
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_gradients_reach_every_lora_layer_through_the_head_and_through_the_base_model(folders, kind):
-    model = add_lora(load_causal_lm(folders[kind]).model, dropout=0.0)
+def test_gradients_reach_every_lora_layer_through_the_head_and_through_the_base_model(tiny_lms, kind):
+    model = add_lora(load_causal_lm(tiny_lms[kind]).model, dropout=0.0)
     before = logits(model)
     lora = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
@@ -264,19 +257,19 @@ def test_gradients_reach_every_lora_layer_through_the_head_and_through_the_base_
         assert all(p.grad is not None and p.grad.any() for p in lora.values())
 
 
-def test_targets_are_names_or_their_ends(folders):
-    names = adapted(add_lora(load_causal_lm(folders["llama"]).model, targets=["v_proj", "model.layers.1.mlp.up_proj"]))
+def test_targets_are_names_or_their_ends(tiny_lms):
+    names = adapted(add_lora(load_causal_lm(tiny_lms["llama"]).model, targets=["v_proj", "model.layers.1.mlp.up_proj"]))
     assert names == {"model.layers.0.self_attn.v_proj", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.up_proj"}
-    only = add_lora(load_causal_lm(folders["gpt2"]).model, targets=("attn.c_proj",))
+    only = add_lora(load_causal_lm(tiny_lms["gpt2"]).model, targets=("attn.c_proj",))
     assert adapted(only) == {"transformer.h.0.attn.c_proj", "transformer.h.1.attn.c_proj"}
 
 
 @pytest.mark.parametrize("targets", [["query_key_value", "q_proj"], []])
-def test_unknown_targets_are_named_with_what_there_is(folders, targets):
+def test_unknown_targets_are_named_with_what_there_is(tiny_lms, targets):
     with pytest.raises(
         ConfigError, match=r"lora_targets names no linear layer: (query_key_value|it is empty);"
     ) as caught:
-        add_lora(load_causal_lm(folders["llama"]).model, targets=targets)
+        add_lora(load_causal_lm(tiny_lms["llama"]).model, targets=targets)
     assert "model.layers.*.self_attn.q_proj, " in str(caught.value) and str(caught.value).count("q_proj") == 1
 
 
@@ -292,6 +285,6 @@ def test_layers_that_cannot_be_adapted_are_one_message(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"r": 0}, {"alpha": 0}, {"dropout": 1.0}])
-def test_lora_settings_out_of_range_are_named(folders, options):
+def test_lora_settings_out_of_range_are_named(tiny_lms, options):
     with pytest.raises(ConfigError, match="give r of at least 1"):
-        add_lora(load_causal_lm(folders["llama"]).model, **options)
+        add_lora(load_causal_lm(tiny_lms["llama"]).model, **options)

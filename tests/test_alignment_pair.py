@@ -21,7 +21,6 @@ from alignment_tiny import (
     make_pair,
     make_texts,
     of_lora,
-    save_tiny_lm,
 )
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -44,11 +43,6 @@ ONLY = {
     "ssc": AlignmentObjective(lm=0, sr=0, vcc=False),
     "vcc": AlignmentObjective(lm=0, sr=0, ssc=False),
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
 
 
 def representations(pair: AlignedPair, batch: AlignmentBatch, monkeypatch: pytest.MonkeyPatch, draw: int = 0) -> Any:
@@ -109,8 +103,8 @@ def slow_row(pair: AlignedPair, instance: Instance, positions: tuple[Tensor | No
 
 @pytest.mark.parametrize("training", [False, True], ids=["positions in order", "random positions"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_every_vector_equals_that_of_the_instance_alone(folder, monkeypatch, training, side):
-    pair = make_pair(folder).train(training)
+def test_every_vector_equals_that_of_the_instance_alone(tiny_lm, monkeypatch, training, side):
+    pair = make_pair(tiny_lm).train(training)
     instances = make_instances()
     batch = batch_of(instances, TEXTS, side=side)
     found = representations(pair, batch, monkeypatch, draw=4)
@@ -122,8 +116,8 @@ def test_every_vector_equals_that_of_the_instance_alone(folder, monkeypatch, tra
 
 
 @pytest.mark.parametrize(("side", "columns"), [("left", 0), ("right", 5), ("left", 7)])
-def test_side_and_amount_of_padding_change_no_loss(folder, side, columns):
-    pair = make_pair(folder)
+def test_side_and_amount_of_padding_change_no_loss(tiny_lm, side, columns):
+    pair = make_pair(tiny_lm)
     expected = pair(batch_of(make_instances(), TEXTS))
     padded = batch_of(make_instances(), TEXTS, side=side, columns=columns)
     found = pair(padded)
@@ -133,8 +127,8 @@ def test_side_and_amount_of_padding_change_no_loss(folder, side, columns):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_l_lm_is_the_mean_cross_entropy_of_the_plain_model_at_the_target_positions(folder, side):
-    pair = make_pair(folder).eval()
+def test_l_lm_is_the_mean_cross_entropy_of_the_plain_model_at_the_target_positions(tiny_lm, side):
+    pair = make_pair(tiny_lm).eval()
     instances = make_instances()
     batch = batch_of(instances, TEXTS, side=side)
     losses = []
@@ -151,16 +145,16 @@ def test_l_lm_is_the_mean_cross_entropy_of_the_plain_model_at_the_target_positio
     assert parts["lm"].item() == pytest.approx(every.mean().item(), rel=1e-5)
 
 
-def test_the_total_is_the_weighted_sum_of_the_losses(folder):
+def test_the_total_is_the_weighted_sum_of_the_losses(tiny_lm):
     objective = AlignmentObjective(lm=0.5, sr=2.0, contrast=0.25)
-    found = make_pair(folder, objective)(batch_of(make_instances(), TEXTS))
+    found = make_pair(tiny_lm, objective)(batch_of(make_instances(), TEXTS))
     parts = found.parts
     expected = 0.5 * parts["lm"] + 2 * parts["sr"] + 0.25 * (parts["ssc"] + parts["vcc"])
     torch.testing.assert_close(found.total.detach(), expected)
 
 
-def test_untrained_lora_changes_nothing_about_the_base_model(folder):
-    pair = make_pair(folder, untrained=True).eval()
+def test_untrained_lora_changes_nothing_about_the_base_model(tiny_lm):
+    pair = make_pair(tiny_lm, untrained=True).eval()
     batch = batch_of(make_instances(), TEXTS)
     with torch.no_grad():
         found = pair.read(batch)
@@ -170,8 +164,8 @@ def test_untrained_lora_changes_nothing_about_the_base_model(folder):
         torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name))
 
 
-def test_the_order_of_a_batch_permutes_the_vectors_and_changes_no_loss(folder, monkeypatch):
-    pair = make_pair(folder)
+def test_the_order_of_a_batch_permutes_the_vectors_and_changes_no_loss(tiny_lm, monkeypatch):
+    pair = make_pair(tiny_lm)
     instances, order = make_instances(), [5, 0, 3, 7, 1, 6, 2, 4]
     batch, shuffled = batch_of(instances, TEXTS), batch_of([instances[i] for i in order], TEXTS)
     found, other = representations(pair, batch, monkeypatch), representations(pair, shuffled, monkeypatch)
@@ -183,8 +177,8 @@ def test_the_order_of_a_batch_permutes_the_vectors_and_changes_no_loss(folder, m
 # Positions ------------------------------------------------------------------------------------------------------------
 
 
-def test_positions_are_a_rising_subset_that_the_draw_decides_and_in_order_outside_training(folder):
-    pair = make_pair(folder)
+def test_positions_are_a_rising_subset_that_the_draw_decides_and_in_order_outside_training(tiny_lm):
+    pair = make_pair(tiny_lm)
     batch = batch_of(make_instances(), TEXTS)
     widths = batch.video_titles.shape[1], batch.record_titles.shape[1]
     seen = set()
@@ -199,7 +193,7 @@ def test_positions_are_a_rising_subset_that_the_draw_decides_and_in_order_outsid
     assert seen == set(range(14)), "every row of the position tables is trained"
     assert not torch.equal(pair.positions(batch, 0)[0], pair.positions(batch, 1)[0])
     assert pair.eval().positions(batch, 3) == (None, None)
-    assert make_pair(folder, random_positions=False).positions(batch, 3) == (None, None)
+    assert make_pair(tiny_lm, random_positions=False).positions(batch, 3) == (None, None)
 
 
 # Gradients ------------------------------------------------------------------------------------------------------------
@@ -232,25 +226,25 @@ def parts_of(pair: AlignedPair) -> dict[str, set[str]]:
         ("vcc", {"lora", "sr", "adapter"}),
     ],
 )
-def test_each_loss_reaches_exactly_what_it_trains(folder, loss, expected):
-    pair = make_pair(folder, ONLY[loss])
+def test_each_loss_reaches_exactly_what_it_trains(tiny_lm, loss, expected):
+    pair = make_pair(tiny_lm, ONLY[loss])
     parts = parts_of(pair)
     assert reached(pair, batch_of(make_instances(), TEXTS)) == set().union(*(parts[name] for name in expected))
 
 
-def test_without_gradients_of_short_texts_lora_learns_from_the_instructions_only(folder):
+def test_without_gradients_of_short_texts_lora_learns_from_the_instructions_only(tiny_lm):
     batch = batch_of(make_instances(), TEXTS)
-    pair = make_pair(folder, ONLY["sr"], short_text_grad="none")
+    pair = make_pair(tiny_lm, ONLY["sr"], short_text_grad="none")
     parts = parts_of(pair)
     assert reached(pair, batch) == parts["sr"]
-    pair = make_pair(folder, ONLY["ssc"], short_text_grad="none")
+    pair = make_pair(tiny_lm, ONLY["ssc"], short_text_grad="none")
     assert reached(pair, batch) == parts["sr"] | parts["adapter"] | parts["lora"]
 
 
 @pytest.mark.parametrize("task", ["video", "comment"])
 @pytest.mark.parametrize("loss", ["sr", "vcc"])
-def test_a_batch_of_one_task_leaves_the_other_tasks_parts_a_gradient_of_zero(folder, task, loss):
-    pair = make_pair(folder, ONLY[loss])
+def test_a_batch_of_one_task_leaves_the_other_tasks_parts_a_gradient_of_zero(tiny_lm, task, loss):
+    pair = make_pair(tiny_lm, ONLY[loss])
     instances = [i for i in make_instances(12) if i.is_video == (task == "video")]
     found = reached(pair, batch_of(instances, TEXTS))  # every trained weight has a gradient there
     trained = {f"sr.{name}" for name in pair.sr.trained_parameters(task)}
@@ -264,8 +258,8 @@ def test_a_batch_of_one_task_leaves_the_other_tasks_parts_a_gradient_of_zero(fol
         assert of_sr == {name for name in parts_of(pair)["sr"] if not name.startswith(other)}
 
 
-def test_rows_with_equal_target_texts_do_not_push_each_other_away(folder):
-    pair = make_pair(folder, ONLY["sr"])
+def test_rows_with_equal_target_texts_do_not_push_each_other_away(tiny_lm):
+    pair = make_pair(tiny_lm, ONLY["sr"])
     same = [replace(instance, target=3) for instance in make_instances(4)]
     losses = pair(batch_of(same, TEXTS))
     losses.total.backward()
@@ -277,8 +271,8 @@ def test_rows_with_equal_target_texts_do_not_push_each_other_away(folder):
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("texts", [TEXTS, []], ids=["texts", "no text at all"])
-def test_empty_histories_and_titles_give_finite_losses_and_gradients(folder, texts, cached):
-    pair = make_pair(folder)
+def test_empty_histories_and_titles_give_finite_losses_and_gradients(tiny_lm, texts, cached):
+    pair = make_pair(tiny_lm)
     target = 1 if texts else 0
     blank = [replace(i, videos=[], records=[], watched=0, target=target) for i in make_instances(3)]
     if texts:
@@ -293,11 +287,11 @@ def test_empty_histories_and_titles_give_finite_losses_and_gradients(folder, tex
     assert all(bool(torch.isfinite(value).all()) for value in gradients(pair).values())
 
 
-def test_an_sr_model_of_another_width_or_an_unknown_switch_is_refused(folder):
+def test_an_sr_model_of_another_width_or_an_unknown_switch_is_refused(tiny_lm):
     with pytest.raises(ConfigError, match="SRConfig\\(encoder_size=16\\)"):
-        make_pair(folder, sr={"n_items": 5})
+        make_pair(tiny_lm, sr={"n_items": 5})
     with pytest.raises(ConfigError, match="accepted: full, none"):
-        make_pair(folder, short_text_grad="half")
+        make_pair(tiny_lm, short_text_grad="half")
 
 
 # The cached-gradient step ---------------------------------------------------------------------------------------------
@@ -305,8 +299,8 @@ def test_an_sr_model_of_another_width_or_an_unknown_switch_is_refused(folder):
 
 @pytest.mark.parametrize("grad", ["full", "none"])
 @pytest.mark.parametrize(("rows_at_once", "side"), [(1, "right"), (3, "left"), (100, "right")])
-def test_the_cached_step_has_the_losses_and_gradients_of_the_plain_one(folder, rows_at_once, side, grad):
-    pair = make_pair(folder, short_text_grad=grad)
+def test_the_cached_step_has_the_losses_and_gradients_of_the_plain_one(tiny_lm, rows_at_once, side, grad):
+    pair = make_pair(tiny_lm, short_text_grad=grad)
     batch = batch_of(make_instances(), TEXTS, side=side)
     plain = pair(batch, draw=6)
     (plain.total * 0.5).backward()
@@ -319,8 +313,8 @@ def test_the_cached_step_has_the_losses_and_gradients_of_the_plain_one(folder, r
 
 
 @pytest.mark.parametrize("loss", sorted(ONLY))
-def test_the_cached_step_leaves_out_the_losses_that_are_off(folder, loss):
-    pair = make_pair(folder, ONLY[loss])
+def test_the_cached_step_leaves_out_the_losses_that_are_off(tiny_lm, loss):
+    pair = make_pair(tiny_lm, ONLY[loss])
     batch = batch_of(make_instances(), TEXTS)
     pair(batch).total.backward()
     expected = gradients(pair)
@@ -328,8 +322,8 @@ def test_the_cached_step_leaves_out_the_losses_that_are_off(folder, loss):
     assert_same_gradients(gradients(pair), expected)
 
 
-def test_both_passes_of_the_cached_step_drop_the_same(folder):
-    pair = make_pair(folder, lora_dropout=0.4)
+def test_both_passes_of_the_cached_step_drop_the_same(tiny_lm):
+    pair = make_pair(tiny_lm, lora_dropout=0.4)
     batch = batch_of(make_instances(), TEXTS)
     # One graph with the random numbers of the cached step.
     texts, instruction = torch.zeros(len(TEXTS), 16), torch.zeros(len(batch), 16)
@@ -350,8 +344,8 @@ def test_both_passes_of_the_cached_step_drop_the_same(folder):
     assert any(not torch.allclose(other[name], found[name]) for name in found)
 
 
-def test_the_same_seed_gives_the_same_gradients_with_dropout_everywhere(folder):
-    pair = make_pair(folder, lora_dropout=0.3, sr={"hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3})
+def test_the_same_seed_gives_the_same_gradients_with_dropout_everywhere(tiny_lm):
+    pair = make_pair(tiny_lm, lora_dropout=0.3, sr={"hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3})
     batch = batch_of(make_instances(), TEXTS)
     found = []
     for noise in (1, 2):
@@ -406,9 +400,9 @@ def _sharded(rank: int, folder: str, results: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_that_share_the_weights_give_the_gradients_of_one(folder, tmp_path):
-    mp.spawn(_sharded, args=(str(folder), str(tmp_path)), nprocs=2)
-    pair = make_pair(folder)
+def test_two_processes_that_share_the_weights_give_the_gradients_of_one(tiny_lm, tmp_path):
+    mp.spawn(_sharded, args=(str(tiny_lm), str(tmp_path)), nprocs=2)
+    pair = make_pair(tiny_lm)
     pair(batch_of(make_instances(), TEXTS), draw=6).total.backward()
     assert_same_gradients(torch.load(tmp_path / "sharded.pt", weights_only=True), gradients(pair))
 
@@ -417,9 +411,9 @@ def held_out() -> AlignmentBatch:
     return batch_of(make_instances(6, seed=1), TEXTS)
 
 
-def test_two_processes_with_half_the_batch_each_give_the_losses_and_gradients_of_one(folder, tmp_path):
-    mp.spawn(_on_a_rank, args=(str(folder), str(tmp_path)), nprocs=2)
-    pair = make_pair(folder)
+def test_two_processes_with_half_the_batch_each_give_the_losses_and_gradients_of_one(tiny_lm, tmp_path):
+    mp.spawn(_on_a_rank, args=(str(tiny_lm), str(tmp_path)), nprocs=2)
+    pair = make_pair(tiny_lm)
     instances = make_instances()
     halves = [batch_of(instances[:4], TEXTS), batch_of(instances[4:], TEXTS)]
     assert halves[0].video_titles.shape != halves[1].video_titles.shape, "the processes' batches differ in width"

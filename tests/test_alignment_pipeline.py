@@ -6,35 +6,23 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, TINY_ALIGNMENT, Make
 
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights
 from recbole_lsvcr.alignment.identity import check_start
-from recbole_lsvcr.config import LSVCRConfig
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 
-Make = Callable[..., LSVCRConfig]
 ROOT = Path(__file__).parent.parent
-SETTINGS: dict[str, Any] = {
-    "preset": "cpu-small",
-    "corpus_steps": 2,
-    "instruction_tokens": 256,
-    "steps": 3,
-    "batch_size": 4,
-    "save_steps": 2,
-    "log_steps": 1,
-    "eval_instances": 8,
-}
+SETTINGS: dict[str, Any] = {**TINY_ALIGNMENT, "steps": 3, "save_steps": 2, "log_steps": 1}
 
 
 def test_align_encode_finetune_evaluate(tiny_config: Make, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from conftest import TINY_ALIGNMENT, Make
 
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.alignment.__main__ import main
@@ -26,17 +26,8 @@ from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import ConfigError, DataError
 from recbole_lsvcr.plugin import properties_dir
 
-Make = Callable[..., LSVCRConfig]
 ROOT = Path(__file__).parent.parent
-SETTINGS: dict[str, Any] = {
-    "preset": "cpu-small",
-    "corpus_steps": 2,
-    "instruction_tokens": 256,
-    "steps": 2,
-    "batch_size": 4,
-    "eval_instances": 8,
-    "lora_targets": ["q_proj", "v_proj"],
-}
+SETTINGS: dict[str, Any] = {**TINY_ALIGNMENT, "steps": 2, "lora_targets": ["q_proj", "v_proj"]}
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alignment_tiny import Killed, save_tiny_lm, small_data, tiny_sr_config
-from factories import DAY, START
+from alignment_tiny import HEALTH, LOSSES, Killed, save_tiny_lm, small_data, tiny_sr_config
 
 from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.checkpoint import load_sr_weights, read_description
@@ -19,24 +18,10 @@ from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder, aligned_pair
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer, checkpoints
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.data.splits import Split
 from recbole_lsvcr.errors import CheckpointError
 
-LOSSES = {"lm", "sr", "ssc", "vcc"}
-HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data() -> JointData:
-    return small_data()
-
-
-def job_of(folder: Path, data: JointData, where: Path, **changes: Any) -> AlignmentJob:
+def job_of(folder: Path, where: Path, data: JointData | None = None, **changes: Any) -> AlignmentJob:
     settings: dict[str, Any] = {
         "llm": str(folder),
         "max_history": 3,
@@ -52,14 +37,15 @@ def job_of(folder: Path, data: JointData, where: Path, **changes: Any) -> Alignm
         "save_steps": 2,
         "eval_instances": 8,
     }
-    return AlignmentJob(data, AlignmentConfig(**{**settings, **changes}), tiny_sr_config(), where, 5, "cpu")
+    config = AlignmentConfig(**{**settings, **changes})
+    return AlignmentJob(data or small_data(), config, tiny_sr_config(), where, 5, "cpu")
 
 
 def no_training(*arguments: Any, **options: Any) -> None:
     raise AssertionError("nothing is left to train")
 
 
-def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path, monkeypatch):
+def test_the_stage_aligns_once_and_hands_over_an_encoder(tiny_lm, tmp_path, monkeypatch):
     made: list[AlignedPair] = []
 
     class Seen(AlignmentTrainer):
@@ -67,7 +53,7 @@ def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path,
             made.append(pair)
             super().__init__(pair, *arguments, **options)
 
-    job = job_of(folder, data, tmp_path / "out")
+    job = job_of(tiny_lm, tmp_path / "out")
     with monkeypatch.context() as patched:
         patched.setattr(stage, "AlignmentTrainer", Seen)
         health = align(job)
@@ -102,9 +88,9 @@ def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path,
 
     monkeypatch.setattr(stage, "AlignmentTrainer", no_training)
     assert align(job) == health
-    assert align(job_of(folder, data, tmp_path / "out", log_steps=2)) == health, "how often to log decides nothing"
+    assert align(job_of(tiny_lm, tmp_path / "out", log_steps=2)) == health, "how often to log decides nothing"
     for other in ({"steps": 4}, {"ssc": False}, {"lora_r": 1}):
-        changed = job_of(folder, data, tmp_path / "out", **other)
+        changed = job_of(tiny_lm, tmp_path / "out", **other)
         (name,) = other
         with pytest.raises(CheckpointError, match=f"made otherwise \\({name} "):
             align(changed)
@@ -113,17 +99,16 @@ def test_the_stage_aligns_once_and_hands_over_an_encoder(folder, data, tmp_path,
 
 
 @pytest.mark.parametrize("batch_size", [3, 100])
-def test_held_out_batches_are_as_large_whatever_the_training_batch(folder, data, tmp_path, batch_size):
-    split = Split("time", valid_start=START + 2 * DAY, test_start=START + 11 * DAY)
-    more = JointData(data.tables, split=split, max_videos=4, max_records=3, record_gap=DAY)
-    for held_out, wanted, sizes in ((data, 30, [30]), (more, 64, [64]), (more, 130, [64, 64])):
-        job = job_of(folder, held_out, tmp_path, batch_size=batch_size, eval_instances=wanted)
+def test_held_out_batches_are_as_large_whatever_the_training_batch(tiny_lm, tmp_path, batch_size):
+    few, more = small_data(), small_data(valid_day=2)
+    for data, wanted, sizes in ((few, 30, [30]), (more, 64, [64]), (more, 130, [64, 64])):
+        job = job_of(tiny_lm, tmp_path, data, batch_size=batch_size, eval_instances=wanted)
         assert [len(batch) for batch in stage._held_out(job, job.language_model())] == sizes
 
 
-def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder, data, tmp_path, monkeypatch):
+def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(tiny_lm, tmp_path, monkeypatch):
     quick = {"eval_instances": 0, "cached_rows": 2}
-    whole, killed = (job_of(folder, data, tmp_path / name, **quick) for name in ("whole", "killed"))
+    whole, killed = (job_of(tiny_lm, tmp_path / name, **quick) for name in ("whole", "killed"))
     align(whole)
 
     def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
@@ -146,9 +131,9 @@ def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(folder
 
 
 @pytest.mark.parametrize("cached_rows", [0, 2])
-def test_gradient_checkpointing_changes_nothing(folder, data, tmp_path, cached_rows):
+def test_gradient_checkpointing_changes_nothing(tiny_lm, tmp_path, cached_rows):
     jobs = [
-        job_of(folder, data, tmp_path / str(on), gradient_checkpointing=on, cached_rows=cached_rows, lora_dropout=0.1)
+        job_of(tiny_lm, tmp_path / str(on), gradient_checkpointing=on, cached_rows=cached_rows, lora_dropout=0.1)
         for on in (False, True)
     ]
     health = [align(job) for job in jobs]
@@ -158,19 +143,19 @@ def test_gradient_checkpointing_changes_nothing(folder, data, tmp_path, cached_r
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_trains_float32_weights_and_stays_near(folder, data, tmp_path):
-    exact = align(job_of(folder, data, tmp_path / "exact", precision="float32"))
-    job = job_of(folder, data, tmp_path / "half", precision="bfloat16")
+def test_bfloat16_trains_float32_weights_and_stays_near(tiny_lm, tmp_path):
+    exact = align(job_of(tiny_lm, tmp_path / "exact", precision="float32"))
+    job = job_of(tiny_lm, tmp_path / "half", precision="bfloat16")
     half = align(job)
     assert half != exact
-    for name in ("lm", "sr", "ssc", "vcc"):
+    for name in LOSSES:
         assert half[name] == pytest.approx(exact[name], rel=0.1, abs=0.1), name
     assert all(value.dtype == torch.float32 for value in load_sr_weights(job.result).values())
 
 
-def test_another_tiny_model_cannot_use_the_alignment(folder, data, tmp_path):
-    job = job_of(folder, data, tmp_path / "out", steps=1, save_steps=1, eval_instances=0)
+def test_another_tiny_model_cannot_use_the_alignment(tiny_lm, tmp_path):
+    job = job_of(tiny_lm, tmp_path / "out", steps=1, save_steps=1, eval_instances=0)
     align(job)
-    other = job_of(save_tiny_lm(tmp_path / "other", seed=6), data, tmp_path / "out", steps=1, save_steps=1)
+    other = job_of(save_tiny_lm(tmp_path / "other", seed=6), tmp_path / "out", steps=1, save_steps=1)
     with pytest.raises(CheckpointError, match="base_"):
         align(other)

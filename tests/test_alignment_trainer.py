@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from alignment_tiny import (
+    HEALTH,
+    LOSSES,
     AtStep,
     Killed,
     kill,
     make_collator,
     make_pair,
     make_trainer,
+    on_two_processes,
     rows_of,
-    save_tiny_lm,
-    small_data,
 )
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from recbole_lsvcr.alignment import stage
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.trainer import WHOLE, AlignmentTrainer, Draws, StepCollator, checkpoints
-from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 
-LOSSES = {"lm", "sr", "ssc", "vcc"}
-HEALTH = {"retrieval", "vcc_accuracy", "cosine_own", "cosine_others"}
 DROPOUT: dict[str, Any] = {"lora_dropout": 0.2, "sr": {"hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2}}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data() -> JointData:
-    return small_data()
-
-
-@pytest.fixture(scope="module")
-def collator(folder: Path, data: JointData) -> AlignmentCollator:
-    return make_collator(stage.load_causal_lm(folder), data)
 
 
 class Recorded:
@@ -101,14 +80,14 @@ def test_the_processes_share_of_a_batch_has_one_number(collator):
     assert step(second).rows.tolist() == [0, 2]
 
 
-def test_accumulation_sees_the_instances_of_a_larger_batch(folder, collator, tmp_path):
+def test_accumulation_sees_the_instances_of_a_larger_batch(tiny_lm, collator, tmp_path):
     rows = rows_of(collator, 10)
     seen = {}
     for accumulation in (1, 2):
         recorded = Recorded(collator)
         sizes = {"per_device_train_batch_size": 4 // accumulation, "gradient_accumulation_steps": accumulation}
         arguments = {"max_steps": 4, "save_steps": 100, **sizes}
-        trainer = make_trainer(make_pair(folder), recorded, tmp_path / "out", rows=rows, arguments=arguments)
+        trainer = make_trainer(make_pair(tiny_lm), recorded, tmp_path / "out", rows=rows, arguments=arguments)
         trainer.continue_training()
         shutil.rmtree(tmp_path / "out")
         assert trainer.state.global_step == 4 and {len(call[0]) for call in recorded.calls} == {4 // accumulation}
@@ -117,11 +96,11 @@ def test_accumulation_sees_the_instances_of_a_larger_batch(folder, collator, tmp
 
 
 @pytest.mark.parametrize("cached_rows", [0, 1])
-def test_accumulated_gradients_are_means(folder, collator, tmp_path, cached_rows):
+def test_accumulated_gradients_are_means(tiny_lm, collator, tmp_path, cached_rows):
     rows, norms = rows_of(collator, 2), []
     for accumulation in (1, 3):
         arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
-        pair = make_pair(folder, random_positions=False)
+        pair = make_pair(tiny_lm, random_positions=False)
         trainer = make_trainer(
             pair,
             lambda rows, seed: collator(np.sort(rows), 0),  # the same batch each time
@@ -139,9 +118,9 @@ def test_accumulated_gradients_are_means(folder, collator, tmp_path, cached_rows
 
 
 @pytest.mark.parametrize("cached_rows", [0, 3])
-def test_a_tiny_data_set_is_learned_by_heart(folder, collator, tmp_path, cached_rows):
+def test_a_tiny_data_set_is_learned_by_heart(tiny_lm, collator, tmp_path, cached_rows):
     rows = rows_of(collator, 6)
-    pair = make_pair(folder, AlignmentObjective(lm=0.1), untrained=True, random_positions=False)
+    pair = make_pair(tiny_lm, AlignmentObjective(lm=0.1), untrained=True, random_positions=False)
     arguments = {"max_steps": 90, "per_device_train_batch_size": 6, "save_steps": 1000}
     fixed = collator(np.sort(rows), 0)
     trainer = make_trainer(
@@ -163,10 +142,10 @@ def test_a_tiny_data_set_is_learned_by_heart(folder, collator, tmp_path, cached_
     assert pair.training, "looking at held-out instances leaves the mode as it was"
 
 
-def test_every_loss_and_health_figure_is_logged_apart(folder, collator, tmp_path):
+def test_every_loss_and_health_figure_is_logged_apart(tiny_lm, collator, tmp_path):
     arguments = {"max_steps": 4, "logging_steps": 2}
     rows = rows_of(collator, 8)
-    trainer = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments)
+    trainer = make_trainer(make_pair(tiny_lm), collator, tmp_path, rows=rows, arguments=arguments)
     trainer.continue_training()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(log) == 2 and all(set(entry) >= LOSSES | HEALTH | {"loss", "grad_norm"} for entry in log)
@@ -190,10 +169,10 @@ def weights_of(pair: AlignedPair) -> dict[str, torch.Tensor]:
     ("cached_rows", "accumulation", "grad"), [(0, 1, "full"), (3, 2, "full"), (0, 2, "none")], ids=str
 )
 def test_a_killed_run_continues_to_the_weights_of_an_undisturbed_one(
-    folder, collator, tmp_path, cached_rows, accumulation, grad
+    tiny_lm, collator, tmp_path, cached_rows, accumulation, grad
 ):
     def run(where: Path, noise: int, *callbacks: TrainerCallback) -> AlignmentTrainer:
-        pair = make_pair(folder, short_text_grad=grad, **DROPOUT)
+        pair = make_pair(tiny_lm, short_text_grad=grad, **DROPOUT)
         torch.manual_seed(noise)
         arguments = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4 // accumulation}
         return make_trainer(
@@ -228,19 +207,19 @@ def test_a_killed_run_continues_to_the_weights_of_an_undisturbed_one(
     assert kept == ["checkpoint-4", "checkpoint-5"], "one is kept until the loss after the next is known"
 
 
-def test_dropout_is_on_in_the_test_above(folder, collator, tmp_path):
+def test_dropout_is_on_in_the_test_above(tiny_lm, collator, tmp_path):
     batch = collator(rows_of(collator, 4), 0)
-    pair = make_pair(folder, **DROPOUT)
+    pair = make_pair(tiny_lm, **DROPOUT)
     assert not torch.equal(pair(batch).total, pair(batch).total)
 
 
 @pytest.mark.parametrize("other", [{"base_fingerprint": "0" * 64}, {"seed": 12}, {"settings": {"steps": 9}}])
-def test_a_checkpoint_of_another_run_is_refused(folder, collator, tmp_path, other):
+def test_a_checkpoint_of_another_run_is_refused(tiny_lm, collator, tmp_path, other):
     rows, arguments = rows_of(collator, 4), {"max_steps": 1, "save_steps": 1}
-    first = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments)
+    first = make_trainer(make_pair(tiny_lm), collator, tmp_path, rows=rows, arguments=arguments)
     first.continue_training()
     changed = {**first.identity, **other}
-    second = make_trainer(make_pair(folder), collator, tmp_path, rows=rows, arguments=arguments, identity=changed)
+    second = make_trainer(make_pair(tiny_lm), collator, tmp_path, rows=rows, arguments=arguments, identity=changed)
     with pytest.raises(CheckpointError, match="checkpoint-1/alignment"):
         second.continue_training()
 
@@ -250,7 +229,7 @@ def test_a_checkpoint_of_another_run_is_refused(folder, collator, tmp_path, othe
 
 def train_both_ways(folder: Path, where: Path, batch: int, **more: Any) -> list[list[dict[str, float]]]:
     """What is logged by the plain and by the cached step; `batch` instances a process."""
-    collate = make_collator(stage.load_causal_lm(folder), small_data())
+    collate = make_collator(folder)
     logs = []
     for cached_rows in (0, 3):
         arguments = {"max_steps": 3, "per_device_train_batch_size": batch, "save_steps": 2, **more}
@@ -270,21 +249,14 @@ def train_both_ways(folder: Path, where: Path, batch: int, **more: Any) -> list[
     return logs
 
 
-def _on_a_rank(rank: int, folder: str, where: str, port: int) -> None:
-    torch.set_num_threads(1)
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in here.items()})
-    logs = train_both_ways(Path(folder), Path(where), 2, ddp_backend="gloo")
-    Path(where, f"{rank}.json").write_text(json.dumps(logs))
-    torch.distributed.destroy_process_group()
+def _on_a_rank(rank: int, folder: Path, where: Path) -> None:
+    logs = train_both_ways(folder, where, 2, ddp_backend="gloo")
+    (where / f"{rank}.json").write_text(json.dumps(logs))
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    mp.spawn(_on_a_rank, args=(str(folder), str(tmp_path), port), nprocs=2)
-    expected = train_both_ways(folder, tmp_path / "one", 4)
+def test_two_processes_train_as_one_with_the_same_global_batch(tiny_lm, tmp_path):
+    on_two_processes(_on_a_rank, tiny_lm, tmp_path)
+    expected = train_both_ways(tiny_lm, tmp_path / "one", 4)
     for rank in range(2):
         logs = json.loads((tmp_path / f"{rank}.json").read_text())
         for found_log, log in zip(logs, expected, strict=True):
@@ -294,13 +266,13 @@ def test_two_processes_train_as_one_with_the_same_global_batch(folder, tmp_path)
     assert [path.name for path in checkpoints(tmp_path / "0")] == ["checkpoint-2", "checkpoint-3"]
 
 
-def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, data, tmp_path, monkeypatch, caplog):
+def test_sharded_training_is_passed_through_and_the_cached_step_refused(tiny_lm, tmp_path, monkeypatch, caplog):
     """As far as that can be seen without GPUs: accelerate shards nowhere else."""
     caplog.set_level(logging.WARNING)
     kind = property(lambda self: DistributedType.FSDP)
     monkeypatch.setattr(Accelerator, "distributed_type", kind)
-    pair = make_pair(folder)
-    collate = make_collator(stage.load_causal_lm(folder), data)
+    pair = make_pair(tiny_lm)
+    collate = make_collator(tiny_lm)
     with pytest.raises(ConfigError, match="not under FSDP: set cached_rows: 0"):
         make_trainer(pair, collate, tmp_path, rows=range(8), cached_rows=2)
     trainer = make_trainer(pair, collate, tmp_path, rows=range(8))
@@ -311,9 +283,9 @@ def test_sharded_training_is_passed_through_and_the_cached_step_refused(folder, 
 @pytest.mark.parametrize(
     ("kind", "expected"), [(DistributedType.DEEPSPEED, {"scale_wrt_gas": False}), (DistributedType.NO, {})]
 )
-def test_accumulation_divides_once_under_deepspeed_too(folder, collator, tmp_path, monkeypatch, kind, expected):
+def test_accumulation_divides_once_under_deepspeed_too(tiny_lm, collator, tmp_path, monkeypatch, kind, expected):
     """DeepSpeed's engine divides by its accumulation steps, unless told that this has been done."""
-    trainer = make_trainer(make_pair(folder), collator, tmp_path, rows=range(8))
+    trainer = make_trainer(make_pair(tiny_lm), collator, tmp_path, rows=range(8))
     given = []
     monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: kind))
     monkeypatch.setattr(Accelerator, "backward", lambda self, loss, **options: given.append((loss.item(), options)))

@@ -250,13 +250,6 @@ def test_a_damaged_candidate_file_is_drawn_again_to_the_same_lists(
 # ---- comments ----
 
 
-@pytest.fixture(scope="module")
-def talk() -> JointData:
-    """Few videos, long records: many positives in a list."""
-    tables = make_tables(2, users=12, videos=8, comments=150, interactions=300, comment_interactions=600, days=40)
-    return JointData(tables, split=SPLIT, record_gap=5 * 86_400.0)
-
-
 @pytest.mark.parametrize("count", [2, 6, 99])
 def test_comment_lists_follow_the_slow_definition(talk: JointData, count: int) -> None:
     data = talk

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from factories import DAY, START, make_tables
+from factories import DAY, START, make_talk
 from joint_reference import comment_pool, records_of, videos_of
 
 from recbole_lsvcr.data.candidates import candidate_set
@@ -41,12 +41,6 @@ class Random:
         assert items.dtype == torch.int64 and items.shape[0] == len(batch)
         self.empty_histories += int(((batch.video_len == 0) & (batch.record_len == 0)).sum())
         return self.scores[items].masked_fill(items == 0, math.nan)  # padding must not matter
-
-
-def talk(seed: int) -> JointData:
-    """Few videos and long records: many positives in a list."""
-    tables = make_tables(seed, users=12, videos=8, comments=150, interactions=300, comment_interactions=600, days=40)
-    return JointData(tables, split={"time": [0.5, 0.75]}, record_gap=5 * DAY)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +99,7 @@ def lists_of(data: JointData, protocol: str, seed: int = 0) -> Iterator[tuple[in
 
 @pytest.mark.parametrize("seed", [2, 5, 6])
 def test_the_reported_means_equal_the_definitions(seed: int) -> None:
-    data = talk(seed)
+    data = make_talk(seed)
     scorer = Random(data)
     assert len(scorer.scores.unique()) == len(scorer.scores), "no ties in this test"
     result = rank(data, [UNIFORM, FEW, FULL], scorer)
@@ -133,7 +127,7 @@ def test_the_reported_means_equal_the_definitions(seed: int) -> None:
 @pytest.mark.parametrize("protocol", [FEW, FULL])
 def test_ties_are_broken_as_by_shuffling(protocol: str, levels: int) -> None:
     """Over 60 seeds the means differ from those of shuffled lists by no more than chance explains (5 sigma)."""
-    data, rng = talk(2), np.random.default_rng(0)
+    data, rng = make_talk(), np.random.default_rng(0)
     scorer, whole = Random(data, levels), list(lists_of(data, FULL))
     differences: dict[str, list[float]] = {}
     for seed in range(60):
@@ -201,8 +195,8 @@ def test_batches_change_nothing(ladder: JointData, longest: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("source", ["ladder", "talk"])
-def test_slices_hold_what_their_names_say(source: str, ladder: JointData) -> None:
-    data = ladder if source == "ladder" else talk(2)
+def test_slices_hold_what_their_names_say(source: str, ladder: JointData, talk: JointData) -> None:
+    data = ladder if source == "ladder" else talk
     frame, tables, gap = rank(data, [UNIFORM, FULL]).instances, data.tables, data.record_gap
     edges = {"2-9": (2, 9), "10-49": (10, 49), "50-99": (50, 99), "100-999": (100, 999), "1000+": (1000, 10**9)}
     for row in frame.iter_rows(named=True):

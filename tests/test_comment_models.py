@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alignment_tiny import save_tiny_lm
 from recbole.data.interaction import Interaction
 
 from recbole_lsvcr.data.dataset import CANDIDATES, COMMENT_ID
@@ -31,9 +30,8 @@ RULES = ["CommentPop", "CommentNewest", "CommentTextSim"]
 @pytest.fixture
 def make_run(tiny_config: Callable[..., Any], tmp_path: Any) -> Callable[..., Run]:
     def make(model: str = "LSVCRComment", **changes: Any) -> Run:
-        small = {"hidden_size": 8, "n_layers": 1, "inner_size": 16} if model.startswith(("LSVCR", "Comment")) else {}
         store = str(tmp_path / "store")
-        return Run(tiny_config(model=model, text_store=store, output=str(tmp_path / model), **small, **changes))
+        return Run(tiny_config(model=model, text_store=store, output=str(tmp_path / model), **changes))
 
     return make
 
@@ -53,7 +51,7 @@ def changed(rows: Interaction, **columns: torch.Tensor) -> Interaction:
     return Interaction({**{name: rows[name] for name in rows.columns}, **columns})
 
 
-@pytest.mark.parametrize("model", [*LEARNING, *RULES, "FM"])
+@pytest.mark.parametrize("model", [*LEARNING, *RULES, "FM", "DeepFM"])
 def test_all_stages(make_run, model):
     report = (run := make_run(model, epochs=2)) and _all(run)
     protocols = report["phases"]["test"]["protocols"]
@@ -179,8 +177,8 @@ def test_zam_without_a_history_ranks_by_the_query_alone(make_run):
         torch.testing.assert_close(net.predict(empty), (titles * comments).sum(dim=1))
 
 
-def test_trainable_text_learns_and_caches(make_run, tmp_path, monkeypatch):
-    run = make_run("CommentATT", trainable_text=str(save_tiny_lm(tmp_path / "encoder")))
+def test_trainable_text_learns_and_caches(make_run, tiny_lm, monkeypatch):
+    run = make_run("CommentATT", trainable_text=str(tiny_lm))
     assert run.encode() is None, "nothing reads the text store"
     net, batch = model_of(run)
     loss = net.train().calculate_loss(batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import WORDS, save, tiny_model, transformers, word_tokenizer
 
 from recbole_lsvcr.encoding import encoders as encoders_module
 from recbole_lsvcr.encoding import load_encoder
@@ -17,10 +18,6 @@ from recbole_lsvcr.encoding.batches import cost_chunks, token_batches
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
 from recbole_lsvcr.errors import ConfigError, StoreError
 
-transformers = pytest.importorskip("transformers", reason="the language-model encoders need transformers")
-tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizers of these tests need tokenizers")
-
-WORDS = ["best", "game", "music", "ever", "this", "theme", "of", "the", "boss", "level", "makes", "me", "cry", "2201"]
 CAUSAL = ("llama", "qwen2", "glm", "gpt2")
 ALL = (*CAUSAL, "bert", "roberta", "t5")
 POSITIONS = 24
@@ -31,67 +28,11 @@ def _texts(count: int = 40, longest: int = 40) -> list[str]:
     return [" ".join(generator.choice(WORDS, generator.integers(1, longest))) for _ in range(count)]
 
 
-def _byte_tokenizer():
-    """Byte-level BPE, as GPT-2's and Llama 3's: no unknown token, no pad token, no special tokens around a text."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_texts(), trainer)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
-
-
-def _word_tokenizer(padding_side: str = "right"):
-    """Whole words between [CLS] and [SEP], the rest unknown; RoBERTa's pad id 1 for every model."""
-    vocabulary = {word: i for i, word in enumerate(["[CLS]", "[PAD]", "[SEP]", "[UNK]", *WORDS])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
-    )
-    names = {"cls_token": "[CLS]", "pad_token": "[PAD]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=padding_side, **names)
-
-
-def _model(kind: str, vocabulary: int):
-    torch.manual_seed(5)
-    common = {"vocab_size": vocabulary, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    common |= {"intermediate_size": 32, "max_position_embeddings": POSITIONS, "pad_token_id": None}
-    if kind == "llama":
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=1, **common))
-    elif kind == "qwen2":
-        model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(num_key_value_heads=1, **common))
-    elif kind == "glm":
-        model = transformers.GlmForCausalLM(transformers.GlmConfig(num_key_value_heads=1, head_dim=8, **common))
-    elif kind == "gpt2":
-        sizes = {"n_positions": POSITIONS, "n_embd": 16, "n_layer": 2, "n_head": 2}
-        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=vocabulary, **sizes))
-    elif kind == "bert":
-        model = transformers.BertModel(transformers.BertConfig(**{**common, "pad_token_id": 1}))
-    elif kind == "roberta":
-        model = transformers.RobertaModel(transformers.RobertaConfig(**{**common, "pad_token_id": 1}))
-    else:
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 1}
-        model = transformers.T5ForConditionalGeneration(
-            transformers.T5Config(vocab_size=vocabulary, pad_token_id=1, **sizes)
-        )
-    with torch.no_grad():  # norms that do nothing would hide one that is left out, and a bias of 0 likewise
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """A saved tiny model of each kind with its tokenizer."""
     root = tmp_path_factory.mktemp("models")
-    for kind in ALL:
-        tokenizer = _byte_tokenizer() if kind in CAUSAL else _word_tokenizer()
-        tokenizer.save_pretrained(root / kind)
-        _model(kind, len(tokenizer)).save_pretrained(root / kind)
-    return {kind: root / kind for kind in ALL}
+    return {kind: save(root / kind, kind, positions=POSITIONS) for kind in ALL}
 
 
 def _one_at_a_time(encoder: LanguageModelEncoder, texts: list[str]) -> np.ndarray:
@@ -146,7 +87,7 @@ def test_the_tokenizers_padding_side_and_pad_token_do_not_matter(folders, tmp_pa
     texts = _texts()
     expected = load_encoder(str(folders["bert"])).encode(texts)
     shutil.copytree(folders["bert"], tmp_path / "left")
-    _word_tokenizer("left").save_pretrained(tmp_path / "left")
+    word_tokenizer("left").save_pretrained(tmp_path / "left")
     np.testing.assert_array_equal(load_encoder(str(tmp_path / "left")).encode(texts), expected)
     assert load_encoder(str(folders["gpt2"])).tokenizer.pad_token_id is None
 
@@ -180,8 +121,8 @@ def test_other_poolings_take_one_token(folders, pooling, position):
 
 def test_a_model_in_training_encodes_without_dropout_through_its_head_and_trains_on():
     """Alignment hands its own model and `text_mlp` over, and takes gradients through the same batches."""
-    tokenizer = _word_tokenizer()
-    model = _model("bert", len(tokenizer)).train()
+    tokenizer = word_tokenizer()
+    model = tiny_model("bert", len(tokenizer)).train()
     head = torch.nn.Linear(16, 4)
     encoder = LanguageModelEncoder(model, tokenizer, name="aligned", fingerprint="f", batch_tokens=32, head=head)
     texts = _texts()
@@ -304,8 +245,8 @@ def _broken(folders: dict[str, Path], tmp_path: Path, defect: str) -> str:
         )
         transformers.ViTModel(config).save_pretrained(folder)
     else:
-        _word_tokenizer().save_pretrained(folder)
-        _model("llama", 10).save_pretrained(folder)
+        word_tokenizer().save_pretrained(folder)
+        tiny_model("llama", 10).save_pretrained(folder)
     return str(folder)
 
 

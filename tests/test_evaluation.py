@@ -35,12 +35,6 @@ def data() -> JointData:
     return JointData(tables, split={"time": [0.5, 0.75]}, max_videos=6, max_records=4)
 
 
-@pytest.fixture(scope="module")
-def talk() -> JointData:
-    tables = make_tables(2, users=12, videos=8, comments=150, interactions=300, comment_interactions=600, days=40)
-    return JointData(tables, split={"time": [0.5, 0.75]}, record_gap=5 * 86_400.0)
-
-
 class Scores:
     """A scorer with a fixed score per (user, candidate), rounded so that many are equal; both interfaces."""
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,17 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, Make
 from recbole.trainer import Trainer
 
 from dataset_tools.sample import generate
 from recbole_lsvcr import pipeline, trainer
-from recbole_lsvcr.config import LSVCRConfig
 from recbole_lsvcr.errors import CheckpointError, ConfigError, EvaluationError, StoreError
 from recbole_lsvcr.evaluation import evaluate
 from recbole_lsvcr.report import table
 from recbole_lsvcr.scorer import RecBoleScorer
 
 ROOT = Path(__file__).parent.parent
-Make = Callable[..., LSVCRConfig]
 
 
 def metrics(folder: Path, model: str = "LSVCR") -> Any:
