@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import polars as pl
 import yaml
 from tqdm import tqdm
 
-from dataset_tools.convert import Tables, clean
+from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError, Violation
 from dataset_tools.files import sha256_file
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, parse_float, read_fields, read_header
+from dataset_tools.stage import Stage
 from dataset_tools.text import normalise
 
 HELP = "validate a data set folder"
@@ -53,25 +55,28 @@ def check(folder: Path) -> list[Violation]:
     if not folder.is_dir():
         raise DataToolError(f"{folder} is not a folder; give the folder of a data set")
     name = folder.resolve().name
-    problems = Problems()
-    tables: Tables = {}
-    for suffix in tqdm(SUFFIXES, desc="checking", unit=" files", disable=None):
-        path = folder / f"{name}.{suffix}"
-        if path.exists():
-            _read(path, suffix, tables, problems)
-        elif ATOMIC_FILES[suffix].required:
-            problems.add("missing file", problems.open_file(path.name), None)
-    for suffix, table in clean(tables, problems, cascades=False).items():
-        if suffix in ("inter", "cinter"):
-            early = pl.col("timestamp") < pl.col("timestamp").shift(1)
-            problems.add_rows(f".{suffix} is not in the order of time", table.filter(early), ["timestamp"])
+    with tempfile.TemporaryDirectory(prefix="lsvcr-check-") as work, Stage(Path(work) / "stage", {}) as stage:
+        problems = stage.problems
+        for suffix in tqdm(SUFFIXES, desc="checking", unit=" files", disable=None):
+            path = folder / f"{name}.{suffix}"
+            if path.exists():
+                _read(path, suffix, stage)
+            elif ATOMIC_FILES[suffix].required:
+                problems.add("missing file", problems.open_file(path.name), None)
+        with Engine(stage) as engine:
+            engine.check_keys()
+            engine.check_references(cascades=False)
+            for suffix in sorted({"inter", "cinter"} & set(engine.suffixes), reverse=True):
+                early = f"SELECT _row FROM {suffix} QUALIFY timestamp < lag(timestamp) OVER (ORDER BY _row)"
+                engine.fault(suffix, early, f".{suffix} is not in the order of time", ["timestamp"])
     _check_settings(folder / f"{name}.yaml", folder, problems)
     _check_meta(folder / f"{name}.meta.json", folder, problems)
     return problems.violations()
 
 
-def _read(path: Path, suffix: str, tables: Tables, problems: Problems) -> None:
-    """Put the table into `tables` if it can be read and has the columns it needs."""
+def _read(path: Path, suffix: str, stage: Stage) -> None:
+    """Stage the table if it can be read and has the columns it needs."""
+    problems = stage.problems
     file = problems.open_file(path.name)
     fields = ATOMIC_FILES[suffix].fields
     try:
@@ -99,7 +104,7 @@ def _read(path: Path, suffix: str, tables: Tables, problems: Problems) -> None:
             odd = table.filter(pl.col(name) != normalise(pl.col(name)))
             problems.add_rows(f"{name} that is not normalised (blanks, control characters)", odd, [name])
     if not wrong and not lacking:
-        tables[suffix] = table
+        stage.add(suffix, table)
 
 
 def _check_settings(path: Path, folder: Path, problems: Problems) -> None:

@@ -1,25 +1,28 @@
-"""The steps from raw tables to a data set that every source shares: rules, repeated pairs, k-core, order.
+"""The steps from raw rows to a data set that every source shares: rules, repeated pairs, k-core, order.
 
-A source hands over one table per atomic file, with the contract's column names; numbers may still be text. Every row
-says where it comes from in `_file` and `_line` (see `Problems`), rows stand in source order. None is dropped uncounted.
+A source stages its rows block by block, per atomic file and with the contract's column names; numbers may still be
+text. Every row says where it comes from in `_file` and `_line` (see `Problems`), rows come in source order. None is
+dropped uncounted. Memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
+import duckdb
+from tqdm import tqdm
 
-from dataset_tools.problems import Problems
-from dataset_tools.schema import ATOMIC_FILES, TIME_RANGE
-from dataset_tools.text import is_usable_id, normalise
-from dataset_tools.writer import write_dataset
-
-Tables = dict[str, pl.DataFrame]
+from dataset_tools import __version__
+from dataset_tools.engine import MEMORY_GB, Engine
+from dataset_tools.errors import DataToolError
+from dataset_tools.schema import ATOMIC_FILES
+from dataset_tools.stage import Stage, identity_of
+from dataset_tools.writer import check_target, write_dataset
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Options:
     min_user_inter: int = 0
     min_item_inter: int = 0
     on_error: Literal["fail", "skip"] = "fail"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the conversion may use; nothing that is written depends on it."""
+
+    temp: Path | None = None  # folder for the work folder; None: beside the data set
+    memory: float = MEMORY_GB  # gigabytes for sorting and joining, beyond which the disk is used
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +77,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write into a folder that holds other files too; they stay, an older data set of that name is replaced",
     )
+    parser.add_argument("--temp", type=Path, metavar="DIR", help="folder for temporary files (default: beside OUT)")
+    parser.add_argument(
+        "--memory",
+        type=_gigabytes,
+        default=MEMORY_GB,
+        metavar="GB",
+        help=f"memory for sorting and joining before the disk is used; reading takes about 1 GB besides (default: {MEMORY_GB:g})",
+    )
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.25 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of gigabytes (0.25 or more)")
+    return value
 
 
 def _count(text: str) -> int:
@@ -79,180 +108,103 @@ def options_of(args: argparse.Namespace) -> Options:
     return Options(args.repeat, args.min_user_inter, args.min_item_inter, args.on_error)
 
 
-def convert(
-    tables: Tables,
-    problems: Problems,
+def machine_of(args: argparse.Namespace) -> Machine:
+    """`Machine` from parsed arguments."""
+    return Machine(args.temp, args.memory)
+
+
+class Conversion:
+    """One data set on its way from raw rows to its folder; made by `conversion`."""
+
+    def __init__(
+        self, stage: Stage, options: Options, write: Callable[[Engine, dict[str, int]], None], memory: float
+    ) -> None:
+        self.stage, self.options = stage, options
+        self.problems, self.notes = stage.problems, stage.notes
+        self._write, self._memory = write, memory
+
+    @property
+    def cascades(self) -> bool:
+        """Whether rows go because the row that they refer to went: if faults are dropped."""
+        return self.options.on_error == "skip"
+
+    def finish(self, derive: Callable[[Engine], None] | None = None) -> None:
+        """Check, filter, order and write what was staged; `derive` makes further tables of it first.
+
+        Raises:
+            DataToolError: every fault found, where `on_error` is `fail`; the folder cannot be written.
+        """
+        for suffix, file in ATOMIC_FILES.items():
+            if file.required and derive is None:
+                self.stage.add_empty(suffix)
+        with (
+            Engine(self.stage, memory=self._memory) as engine,
+            tqdm(total=5, desc="keys", unit=" steps", disable=None, leave=False) as bar,
+        ):
+            if derive is not None:
+                derive(engine)
+            engine.check_keys()
+            engine.check_references(cascades=self.cascades)
+            self.problems.settle(self.options.on_error)
+            _next(bar, "repeated pairs")
+            core: dict[str, int] = {}
+            chosen = self.options
+            if chosen.repeat == "first" or chosen.min_user_inter > 1 or chosen.min_item_inter > 0:
+                engine.number_events()
+                if chosen.repeat == "first":
+                    engine.drop_repeats()
+                _next(bar, "k-core")
+                core = engine.k_core(chosen.min_user_inter, chosen.min_item_inter)
+            _next(bar, "writing")
+            self._write(engine, core)
+
+
+def _next(bar: tqdm, what: str) -> None:
+    bar.set_description(what)
+    bar.update()
+
+
+@contextmanager
+def conversion(
     out: Path,
     *,
     source: str,
+    files: Sequence[Path],
     options: Options,
     source_options: Mapping[str, Any],
-    notes: Mapping[str, int],
+    machine: Machine | None = None,
     overwrite: bool = False,
-) -> None:
-    """Check, filter, order and write `tables`; `DataToolError` with every fault found where `on_error` is `fail`."""
-    tables = clean(tables, problems, cascades=options.on_error == "skip")
-    problems.settle(options.on_error)
-    tables["inter"] = drop_repeats(tables["inter"]) if options.repeat == "first" else tables["inter"]
-    tables, core = k_core(tables, options.min_user_inter, options.min_item_inter)
-    for suffix in ("inter", "cinter"):
-        tables[suffix] = tables[suffix].sort("timestamp", maintain_order=True)
-    meta = {
-        "source": source,
-        "raw_files": [Path(file).name for file in problems.files],
-        "options": {**source_options, **asdict(options)},
-        "dropped": problems.totals(),
-        "k_core": core,
-        "notes": dict(notes),
-    }
-    write_dataset(out, tables, meta=meta, overwrite=overwrite)
+) -> Iterator[Conversion]:
+    """A conversion into the folder `out`, with a work folder that vanishes at the end, but for an interrupted run.
 
+    `source_options` are plain data, `files` the raw files; with the source and the version they decide whether the
+    parts of an interrupted run are used again.
 
-def clean(tables: Tables, problems: Problems, *, cascades: bool) -> Tables:
-    """The rows that obey every rule of a single row and of the keys between files; the others go to `problems`.
-
-    `cascades`: whether rows go, and count, because the row that they refer to went.
+    Raises:
+        DataToolError: `out` cannot be replaced, or another process is converting into it.
     """
-    known = {
-        suffix: tables[suffix].select(pl.col(file.key).cast(pl.String).fill_null("").str.strip_chars())
-        for suffix, file in ATOMIC_FILES.items()
-        if file.key and suffix in tables
-    }
-    tables = {suffix: _clean_rows(suffix, table, problems) for suffix, table in tables.items()}
-    tables = {suffix: _drop_bad_rows(suffix, table, problems) for suffix, table in tables.items()}
-    for suffix in ("comment", "cinter", "inter"):
-        if suffix in tables:
-            tables[suffix] = _drop_strangers(suffix, tables, known, problems, cascades)
-    return tables
+    check_target(out, overwrite=overwrite)
+    machine = machine or Machine()
+    name = out.resolve().name
+    parent = (machine.temp or out.resolve().parent).resolve()
+    job = {"source": source, "options": source_options, "files": identity_of(files), "version": __version__}
 
+    def write(engine: Engine, core: dict[str, int]) -> None:
+        meta = {
+            "source": source,
+            "raw_files": [Path(file).name for file in engine.problems.files],
+            "options": {**source_options, **asdict(options)},
+            "dropped": engine.problems.totals(),
+            "k_core": core,
+            "notes": dict(engine.stage.notes),
+        }
+        write_dataset(out, {suffix: engine.table(suffix) for suffix in engine.suffixes}, meta=meta, overwrite=overwrite)
 
-def _clean_rows(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.DataFrame:
-    """Ids stripped, texts normalised, numbers parsed; malformed numbers are dropped."""
-    fields = ATOMIC_FILES[suffix].fields
-    tokens = [name for name in table.columns if name in fields and fields[name].type == "token"]
-    texts = [name for name in table.columns if name in fields and fields[name].type == "token_seq"]
-    texts = [name for name in texts if table.schema[name] == pl.String]
-    table = table.with_columns(
-        *(pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in tokens),
-        *(normalise(pl.col(name)) for name in texts),
-    )
-    numbers = [name for name in table.columns if name in fields and fields[name].type == "float"]
-    for name in numbers:
-        value = pl.col(name).cast(pl.Float64, strict=False)
-        empty = pl.col(name).is_null()
-        if table.schema[name] == pl.String:
-            value = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-            empty = empty | (pl.col(name).str.strip_chars() == "")
-        good = value.is_finite().fill_null(False) | (pl.lit(not fields[name].required) & empty)
-        table = _keep(table, good, f"malformed number in .{suffix}", [name], problems)
-        table = table.with_columns(value.alias(name))
-    return table
-
-
-def _drop_bad_rows(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.DataFrame:
-    file = ATOMIC_FILES[suffix]
-    for name, field in file.fields.items():
-        if name not in table.columns:
-            continue
-        value = pl.col(name)
-        if field.type == "token":
-            good = is_usable_id(value) if field.required else is_usable_id(value) | (value == "")
-            table = _keep(
-                table, good, f"{name} that is empty or read as missing (NA, null …) in .{suffix}", [name], problems
-            )
-        if field.time:
-            low, high = TIME_RANGE
-            too_fine = (value.abs() >= low * 1e3) & (value.abs() < high * 1e6)
-            kind = f"{name} in milli- or microseconds, seconds expected, in .{suffix}"
-            table = _keep(table, ~too_fine.fill_null(False), kind, [name], problems)
-            good = value.is_between(low, high, closed="left").fill_null(True)
-            table = _keep(table, good, f"{name} outside 1990–2100 in .{suffix}", [name], problems)
-    if suffix == "item":
-        table = _keep(table, pl.col("title") != "", "empty title in .item", ["item_id"], problems)
-    if file.key:
-        table = _keep(
-            table, pl.col(file.key).is_first_distinct(), f"duplicated {file.key} in .{suffix}", [file.key], problems
-        )
-    return table
-
-
-def _drop_strangers(suffix: str, tables: Tables, known: Tables, problems: Problems, cascades: bool) -> pl.DataFrame:
-    """Rows that refer to a video, comment or user that is not there, or to a comment of another video."""
-    table = tables[suffix]
-    for name, field in ATOMIC_FILES[suffix].fields.items():
-        target = field.refers_to
-        if name not in table.columns or target is None or target not in tables:
-            continue
-        key = str(ATOMIC_FILES[target].key)
-        blank = pl.lit(not field.required) & (pl.col(name) == "")
-        there = blank | pl.col(name).is_in(known[target][key].implode())
-        table = _keep(table, there, f"{name} in .{suffix} that .{target} does not have", [name], problems)
-        before = -1 if cascades else table.height
-        while before != table.height:  # once, but for a comment whose parent's parent was dropped
-            before = table.height
-            kept = table if target == suffix else tables[target]
-            there = blank | pl.col(name).is_in(kept[key].implode())
-            table = _keep(table, there, f"row of .{suffix} whose {name} was dropped", [name], problems)
-    if suffix == "cinter" and "comment" in tables:
-        owner = tables["comment"].select("comment_id", _owner="item_id")
-        table = table.join(owner, on="comment_id", how="left", maintain_order="left")
-        kind = "item_id in .cinter that is not its comment's"
-        same = (pl.col("item_id") == pl.col("_owner")) | pl.col("_owner").is_null()  # null: a comment found faulty
-        table = _keep(table, same, kind, ["comment_id", "item_id"], problems).drop("_owner")
-    return table
-
-
-def _keep(table: pl.DataFrame, good: pl.Expr, kind: str, shown: list[str], problems: Problems) -> pl.DataFrame:
-    """The rows where `good`; the others are recorded."""
-    table = table.with_columns(_good=good.fill_null(False))
-    if not table["_good"].all():
-        problems.add_rows(kind, table.filter(~pl.col("_good")), shown)
-        table = table.filter(pl.col("_good"))
-    return table.drop("_good")
-
-
-def drop_repeats(inter: pl.DataFrame) -> pl.DataFrame:
-    """The first row, by (timestamp, source order), of every (user, video) pair."""
-    inter = inter.sort("timestamp", maintain_order=True)
-    return inter.unique(["user_id", "item_id"], keep="first", maintain_order=True)
-
-
-def k_core(tables: Tables, min_user: int, min_item: int) -> tuple[Tables, dict[str, int]]:
-    """Drop users and videos with too few rows of `.inter` until none is left; also counts rounds and what went.
-
-    What is dropped leaves every file. A video that has comment interactions only, and a user who has them only, are not
-    counted and stay; a video with no interaction of either kind is dropped when `min_item` is above 0. A comment whose
-    author is dropped stays as the video's text, without its author.
-    """
-    if min_user <= 1 and min_item <= 0:
-        return tables, {}
-    core, rounds = tables["inter"], 0
-    while True:
-        kept = core
-        if min_user > 1:
-            kept = kept.filter(pl.len().over("user_id") >= min_user)
-        if min_item > 1:
-            kept = kept.filter(pl.len().over("item_id") >= min_item)
-        if kept.height == core.height:
-            break
-        core, rounds = kept, rounds + 1
-    lost_users = tables["inter"].select("user_id").unique().join(core, on="user_id", how="anti")
-    items = tables["item"].select("item_id")
-    stay = pl.concat([core.select("item_id"), _never_watched(tables, min_item)]).unique()
-    lost_items = items.join(stay, on="item_id", how="anti")
-    out = {**tables, "inter": core}
-    for suffix in ("item", "cinter", "comment"):
-        out[suffix] = out[suffix].join(lost_items, on="item_id", how="anti", maintain_order="left")
-    for suffix in ("user", "cinter"):
-        if suffix in out:
-            out[suffix] = out[suffix].join(lost_users, on="user_id", how="anti", maintain_order="left")
-    if "user_id" in out["comment"].columns:
-        author = pl.when(pl.col("user_id").is_in(lost_users["user_id"].implode())).then(pl.lit("")).otherwise("user_id")
-        out["comment"] = out["comment"].with_columns(author.alias("user_id"))
-    return out, {"rounds": rounds, "users_dropped": lost_users.height, "videos_dropped": lost_items.height}
-
-
-def _never_watched(tables: Tables, min_item: int) -> pl.DataFrame:
-    """Videos without a row in `.inter` that the k-core does not count."""
-    source = tables["cinter"] if min_item > 0 else tables["item"]
-    return source.select("item_id").join(tables["inter"], on="item_id", how="anti")
+    try:
+        with Stage(parent / f".{name}.converting", job) as stage:
+            yield Conversion(stage, options, write, machine.memory)
+    except duckdb.Error as error:
+        raise DataToolError(
+            f"the conversion stopped, nothing was written: {str(error).splitlines()[0]} (temporary files in {parent}: "
+            "free space there, name another folder with --temp, or give more --memory)"
+        ) from error

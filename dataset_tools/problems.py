@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -44,6 +45,23 @@ class Problems:
         for (file,), group in quoted:
             first = [self._describe(row, shown) for row in group.head(SHOWN).iter_rows(named=True)]
             self._record(kind, self.files[int(str(file))], group.height, first)
+
+    def add_counted(self, kind: str, counts: Mapping[int, int], rows: pl.DataFrame, shown: Sequence[str]) -> None:
+        """Record `counts` faults by file, of which `rows` are the first ones."""
+        for file, count in counts.items():
+            first = rows.filter(pl.col("_file") == file).head(SHOWN)
+            texts = [self._describe(row, shown) for row in first.iter_rows(named=True)]
+            self._record(kind, self.files[file], count, texts)
+
+    def state(self) -> dict[str, Any]:
+        """All that was recorded, as plain data."""
+        found = [[*key, count, first] for key, (count, first) in self._found.items()]
+        return {"files": self.files, "units": self.units, "found": found}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what another object's `state` gave."""
+        self.files, self.units = list(state["files"]), list(state["units"])
+        self._found = {(kind, file): (count, list(first)) for kind, file, count, first in state["found"]}
 
     def _describe(self, row: dict[str, object], shown: Sequence[str]) -> str:
         values = " ".join(f"{name}={_short(row[name])}" for name in shown)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 from tqdm import tqdm
@@ -36,9 +37,58 @@ train_neg_sample_args: ~   # sequential models with the cross-entropy loss deman
 """
 
 
+class Table(Protocol):
+    """The rows of one atomic file, given block by block."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Columns and their Polars types."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """Float64 columns that hold whole numbers below 2^53 only."""
+
+    def n_unique(self, name: str) -> int:
+        """How many different values a column has."""
+
+    def bounds(self, name: str) -> tuple[float | None, float | None]:
+        """The least and the greatest value of a column."""
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows in the order in which they are to stand in the file."""
+
+
+class FrameTable:
+    """A `Table` of rows in memory."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame, self.schema, self.height = frame, frame.schema, frame.height
+
+    @property
+    def whole(self) -> frozenset[str]:
+        names = [name for name, dtype in self.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
+        values = self.frame.select(pl.col(name).cast(pl.Float64) for name in names)
+        good = values.select(((pl.all() == pl.all().round()) & (pl.all().abs() < 2**53)).fill_null(True).all())
+        return frozenset(name for name in names if good[name].item())
+
+    def n_unique(self, name: str) -> int:
+        return self.frame[name].n_unique()
+
+    def bounds(self, name: str) -> tuple[float | None, float | None]:
+        values = self.frame[name].cast(pl.Float64)
+        return values.min(), values.max()  # type: ignore[return-value]
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        return self.frame.iter_slices(_ROWS_PER_BLOCK)
+
+
 def write_dataset(
     folder: Path,
-    tables: Mapping[str, pl.DataFrame],
+    tables: Mapping[str, pl.DataFrame | Table],
     *,
     meta: Mapping[str, Any],
     overwrite: bool = False,
@@ -54,18 +104,22 @@ def write_dataset(
     folder = Path(folder)
     name = folder.resolve().name
     check_target(folder, overwrite=overwrite)
-    prepared = {suffix: _prepare(suffix, tables[suffix]) for suffix in SUFFIXES if suffix in tables}
+    files = {
+        suffix: AtomicRows(suffix, FrameTable(table) if isinstance(table, pl.DataFrame) else table)
+        for suffix, table in ((suffix, tables[suffix]) for suffix in SUFFIXES if suffix in tables)
+    }
     try:
         with _whole_folder(folder, name) as temporary:
-            total = sum(frame.height for frame in prepared.values())
+            total = sum(rows.table.height for rows in files.values())
             with tqdm(total=total, desc="writing", unit=" rows", unit_scale=True, disable=None) as progress:
-                for suffix, frame in prepared.items():
-                    _write_atomic_file(temporary / f"{name}.{suffix}", frame, progress)
-            (temporary / f"{name}.yaml").write_text(_recbole_settings(name, prepared), encoding="utf-8")
+                for suffix, rows in files.items():
+                    rows.write(temporary / f"{name}.{suffix}", progress)
+            (temporary / f"{name}.yaml").write_text(_recbole_settings(name, files), encoding="utf-8")
             for key, write in (extra or {}).items():
                 write(temporary / f"{name}.{key}")
-            files = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
-            described = {"name": name, **meta, **_describe(prepared), "files": files, "tool_version": __version__}
+            known = {f"{name}.{suffix}": rows.sha256 for suffix, rows in files.items()}
+            hashes = {path.name: known.get(path.name) or sha256_file(path) for path in sorted(temporary.iterdir())}
+            described = {"name": name, **meta, **_describe(files), "files": hashes, "tool_version": __version__}
             write_json(temporary / f"{name}.meta.json", described)
     except OSError as error:
         raise DataToolError(f"cannot write {folder}: {error.strerror or error}; nothing was written") from error
@@ -88,70 +142,77 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _prepare(suffix: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The table as it stands in the file: columns `name:type` in the contract's order, texts normalised."""
-    known = ATOMIC_FILES[suffix].fields
-    lacking = [name for name, field in known.items() if field.required and name not in frame.columns]
-    if lacking:
-        raise DataToolError(f".{suffix} needs the column {', '.join(lacking)}")
-    names = [name for name in known if name in frame.columns]
-    names += [name for name in frame.columns if name not in known and not name.startswith("_")]
-    columns = []
-    for name in names:
-        kind = field_type(suffix, name, frame.schema[name])
-        columns.append(_as_text(frame, name, kind).alias(f"{name}:{kind}"))
-    return frame.select(columns)
+class AtomicRows:
+    """The rows of a table as they stand in the file: columns `name:type` in the contract's order, texts normalised."""
+
+    def __init__(self, suffix: str, table: Table) -> None:
+        known = ATOMIC_FILES[suffix].fields
+        lacking = [name for name, field in known.items() if field.required and name not in table.schema]
+        if lacking:
+            raise DataToolError(f".{suffix} needs the column {', '.join(lacking)}")
+        names = [name for name in known if name in table.schema]
+        names += [name for name in table.schema if name not in known and not name.startswith("_")]
+        self.table = table
+        self.types = {name: field_type(suffix, name, table.schema[name]) for name in names}
+        self.used = {
+            name for name, kind in self.types.items() if kind == "float"
+        }  # and, once written, what is not empty
+        self.sha256 = ""
+
+    def write(self, path: Path, progress: tqdm) -> None:
+        """Write the file."""
+        whole, digest = self.table.whole, hashlib.sha256()
+        columns = [_as_text(self.table.schema, name, kind, whole) for name, kind in self.types.items()]
+        with open(path, "wb") as handle:
+
+            def put(text: str) -> None:
+                line = text.encode()
+                handle.write(line)
+                digest.update(line)
+
+            put("\t".join(f"{name}:{kind}" for name, kind in self.types.items()) + "\n")
+            for rows in self.table.frames():
+                block = rows.select(columns)
+                self.used |= {name for name in set(self.types) - self.used if (block[name] != "").any()}
+                put(block.write_csv(include_header=False, separator="\t", quote_style="necessary"))
+                progress.update(block.height)
+        self.sha256 = digest.hexdigest()
 
 
-def _as_text(frame: pl.DataFrame, name: str, kind: str) -> pl.Expr:
-    column, dtype = pl.col(name), frame.schema[name]
+def _as_text(schema: Mapping[str, Any], name: str, kind: str, whole: frozenset[str]) -> pl.Expr:
+    column, dtype = pl.col(name), schema[name]
     if isinstance(dtype, pl.List):
         return (
             join_tags(column) if kind == "token_seq" else column.list.eval(pl.element().cast(pl.String)).list.join(" ")
         )
     if kind != "float":
         return normalise(column.cast(pl.String))
-    column = column.cast(pl.Float64)
-    whole = frame.select(((column == column.round()) & (column.abs() < 2**53)).fill_null(True).all()).item()
-    return column.cast(pl.Int64) if whole else column  # 1565000000, not 1565000000.0
+    return column.cast(pl.Float64).cast(pl.Int64) if name in whole else column.cast(pl.Float64)  # 1565000000, not …0.0
 
 
-def _write_atomic_file(path: Path, frame: pl.DataFrame, progress: tqdm) -> None:
-    with open(path, "wb") as handle:
-        handle.write(("\t".join(frame.columns) + "\n").encode())
-        for block in frame.iter_slices(_ROWS_PER_BLOCK):
-            handle.write(block.write_csv(include_header=False, separator="\t", quote_style="necessary").encode())
-            progress.update(block.height)
-
-
-def _recbole_settings(name: str, prepared: Mapping[str, pl.DataFrame]) -> str:
+def _recbole_settings(name: str, files: Mapping[str, AtomicRows]) -> str:
     wanted = {"inter": ("user_id", "item_id", "timestamp"), "item": ("item_id", "title", "tags"), "user": ("user_id",)}
     lines = []
     for suffix, fields in wanted.items():
-        if suffix in prepared:
+        if suffix in files:
             # RecBole cannot make a tensor of sequences that are all empty.
-            there = [
-                column.partition(":")[0]
-                for column, dtype in prepared[suffix].schema.items()
-                if dtype != pl.String or (prepared[suffix][column] != "").any()
-            ]
-            lines.append(f"  {suffix}: [{', '.join(field for field in fields if field in there)}]")
+            there = [field for field in fields if field in files[suffix].used]
+            lines.append(f"  {suffix}: [{', '.join(there)}]")
     return _RECBOLE_SETTINGS.format(name=name, load_col="\n".join(lines))
 
 
-def _describe(prepared: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def _describe(files: Mapping[str, AtomicRows]) -> dict[str, Any]:
     """Rows of each file, distinct users and videos that interact, and the first and last time of any interaction."""
-    events = [prepared[suffix] for suffix in ("inter", "cinter") if suffix in prepared]
-    times = pl.concat([frame["timestamp:float"].cast(pl.Float64) for frame in events])
+    events = {suffix: files[suffix].table for suffix in ("inter", "cinter") if suffix in files}
+    low, high = zip(*(table.bounds("timestamp") for table in events.values()), strict=True)
     return {
-        "rows": {suffix: frame.height for suffix, frame in prepared.items()},
-        "users": {
-            suffix: prepared[suffix]["user_id:token"].n_unique() for suffix in ("inter", "cinter") if suffix in prepared
-        },
-        "videos": {
-            suffix: prepared[suffix]["item_id:token"].n_unique() for suffix in ("inter", "cinter") if suffix in prepared
-        },
-        "time_range": [times.min(), times.max()],
+        "rows": {suffix: rows.table.height for suffix, rows in files.items()},
+        "users": {suffix: table.n_unique("user_id") for suffix, table in events.items()},
+        "videos": {suffix: table.n_unique("item_id") for suffix, table in events.items()},
+        "time_range": [
+            min((time for time in low if time is not None), default=None),
+            max((time for time in high if time is not None), default=None),
+        ],
     }
 
 

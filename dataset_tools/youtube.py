@@ -15,16 +15,18 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.convert import Tables, add_options, clean, convert, options_of
+from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
+from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError
 from dataset_tools.json_files import SUFFIXES, list_files, read_documents
 from dataset_tools.problems import Problems
+from dataset_tools.stage import Rows
 from dataset_tools.text import replace_surrogates
 from dataset_tools.times import iso_seconds
-from dataset_tools.writer import check_target
 
 HELP = "YouTube Data API v3 dumps (videos, commentThreads, comments)"
 EXAMPLE = "lsvcr-data youtube dumps/ dataset/mychannel --min-user-inter 5 --min-item-inter 5"
+_ROWS_PER_BLOCK = 50_000
 _PLACE = {"_inline": pl.Boolean, "_file": pl.UInt32, "_line": pl.UInt32}
 _VIDEO = {"item_id": pl.String, "title": pl.String, "tags": pl.List(pl.String), "author_id": pl.String}
 _VIDEO |= {"category": pl.String, "duration": pl.String, "upload_time": pl.String}
@@ -47,27 +49,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments say."""
-    check_target(args.out, overwrite=args.overwrite)
-    problems = Problems()
-    tables, notes = read(list_files(args.raw), problems)
-    tables = clean(tables, problems, cascades=args.on_error == "skip")
-    convert(
-        events(tables, notes, keep_owner=args.keep_owner),
-        problems,
+    files = list_files(args.raw)
+    with conversion(
         args.out,
         source="youtube",
+        files=files,
         options=options_of(args),
         source_options={"keep_owner": args.keep_owner},
-        notes=notes,
+        machine=machine_of(args),
         overwrite=args.overwrite,
-    )
+    ) as work:
+        for path in files:
+            work.stage.take(str(path), lambda _, path=path: _read(path, work.problems))
+        work.finish(lambda engine: _derive(engine, work, keep_owner=args.keep_owner))
     return 0
 
 
-def read(files: list[Path], problems: Problems) -> tuple[Tables, dict[str, int]]:
-    """The videos and comments of a dump, in source order, and counts worth knowing."""
+def _read(path: Path, problems: Problems) -> Iterator[Rows]:
+    """The videos (`item`) and comments (`said`) of a dump, in source order."""
     videos, comments = _Rows(_VIDEO), _Rows(_COMMENT)
-    for value, file, line in read_documents(files, problems):
+    for value, file, line in read_documents([path], problems):
         for resource in _resources(value):
             try:
                 _take(resource, (file, line), videos, comments)
@@ -75,49 +76,82 @@ def read(files: list[Path], problems: Problems) -> tuple[Tables, dict[str, int]]
                 problems.add("not a video, comment thread or comment", file, line, str(error))
             except (KeyError, TypeError, AttributeError) as error:
                 problems.add("resource without what the API always gives", file, line, str(error))
-    item, comment = videos.frame(), comments.frame()
-    if item.is_empty() or comment.is_empty():
-        problems.settle("fail")
-        raise DataToolError(f"found {item.height:,} videos and {comment.height:,} comments; a data set needs both")
-    comment, merged = _join_forms(comment, problems)
-    item = item.with_columns(iso_seconds(pl.col("upload_time")), _duration("duration"))
-    item = item.drop(name for name in ("duration", "tags") if item[name].is_null().all())
-    return {"item": item, "comment": comment.with_columns(iso_seconds(pl.col("timestamp")))}, {
-        "comments_given_twice": merged
-    }
+        if len(videos.rows) + len(comments.rows) >= _ROWS_PER_BLOCK:
+            yield _tables(videos, comments), None
+    yield _tables(videos, comments), None
 
 
-def events(tables: Tables, notes: dict[str, int], *, keep_owner: bool) -> Tables:
-    """Cleaned videos and comments with `.inter` and `.cinter`; what is left out on purpose is counted in `notes`.
+def _tables(videos: _Rows, comments: _Rows) -> dict[str, pl.DataFrame]:
+    item = videos.frame().with_columns(iso_seconds(pl.col("upload_time")), _duration("duration"))
+    return {"item": item.drop("_inline"), "said": comments.frame()}
+
+
+def _derive(engine: Engine, work: Conversion, *, keep_owner: bool) -> None:
+    """`.comment`, `.inter` and `.cinter` of what was said; what is left out on purpose is counted in the notes.
 
     The owner of a channel is left out as a user and as an author: the replies in the owner's threads are video
     interactions as any comment, but neither comment interactions nor, their thread being gone, comments.
     """
-    place = ["timestamp", "_file", "_line"]
-    comment = tables["comment"]
-    owner = tables["item"].select("item_id", _owner="author_id")
-    parent = comment.select(parent_id="comment_id", _parent_user="user_id")
-    said = comment.join(owner, on="item_id", how="left", maintain_order="left")
-    said = said.join(parent, on="parent_id", how="left", maintain_order="left")
-    anonymous, is_reply = pl.col("user_id") == "", pl.col("parent_id") != ""
-    by_owner = (pl.col("user_id") == pl.col("_owner")) & ~anonymous & pl.lit(not keep_owner)
-    to_owner = (pl.col("_parent_user") == pl.col("_owner")) & is_reply & pl.lit(not keep_owner)
-    to_oneself = (pl.col("_parent_user") == pl.col("user_id")) & is_reply & ~anonymous
-    kept = said.filter(~by_owner & ~to_owner.fill_null(False))
-    replies = kept.filter(is_reply & ~anonymous & ~to_oneself)
-    notes |= {
-        "comments_read": comment.height,
-        "comments_without_author": said.filter(anonymous).height,
-        "comments_by_owner_left_out": said.filter(by_owner).height,
-        "replies_to_owner_left_out": said.filter(to_owner & ~by_owner).height,
-        "replies_to_oneself_no_interaction": kept.filter(to_oneself).height,
+    videos, said = (engine.number(f"SELECT count(*) FROM {name}") for name in ("item", "said"))
+    if not videos or not said:
+        engine.problems.settle("fail")
+        raise DataToolError(f"found {videos:,} videos and {said:,} comments; a data set needs both")
+    for name in ("duration", "tags"):
+        if not engine.number(f"SELECT count({name}) FROM item"):
+            engine.hide("item", name)
+    merged = _join_forms(engine)
+    engine.check_keys()
+    engine.check_references(cascades=work.cascades)
+    engine.run(
+        "CREATE TABLE remark AS SELECT c.*, c.user_id = '' AS anonymous, c.parent_id <> '' AS is_reply,"
+        f" NOT anonymous AND c.user_id = i.author_id AND NOT {keep_owner} AS by_owner,"
+        f" is_reply AND p.user_id <> '' AND p.user_id = i.author_id AND NOT {keep_owner} AS to_owner,"
+        " is_reply AND NOT anonymous AND p.user_id = c.user_id AS to_oneself"
+        " FROM comment c JOIN item i USING (item_id) LEFT JOIN comment p ON p.comment_id = c.parent_id"
+    )
+    for column in ("by_owner", "to_owner", "to_oneself"):
+        engine.run(f"UPDATE remark SET {column} = false WHERE {column} IS NULL")
+    counts = {
+        "comments_read": "true",
+        "comments_without_author": "anonymous",
+        "comments_by_owner_left_out": "by_owner",
+        "replies_to_owner_left_out": "to_owner AND NOT by_owner",
+        "replies_to_oneself_no_interaction": "to_oneself AND NOT by_owner AND NOT to_owner",
     }
-    return {
-        **tables,
-        "comment": kept.drop("_owner", "_parent_user"),
-        "inter": said.filter(~anonymous & ~by_owner).select("user_id", "item_id", *place),
-        "cinter": replies.select("user_id", "item_id", *place, comment_id="parent_id", like=pl.lit(0), reply=pl.lit(1)),
-    }
+    work.notes["comments_given_twice"] = merged
+    work.notes |= {name: engine.number(f"SELECT count(*) FROM remark WHERE {rule}") for name, rule in counts.items()}
+    engine.drop("comment", "SELECT _row FROM remark WHERE by_owner OR to_owner")
+    columns = "user_id, item_id, timestamp, _file, _line"
+    engine.derive("inter", f"SELECT {columns} FROM remark WHERE NOT anonymous AND NOT by_owner ORDER BY _row")
+    engine.derive(
+        "cinter",
+        f"SELECT {columns}, parent_id AS comment_id, 0.0::DOUBLE AS like, 1.0::DOUBLE AS reply FROM remark"
+        " WHERE is_reply AND NOT (anonymous OR by_owner OR to_owner OR to_oneself) ORDER BY _row",
+    )
+
+
+def _join_forms(engine: Engine) -> int:
+    """Comments of `commentThreads` and `comments.list` as `.comment`; how many were given in both forms."""
+    twice = "SELECT _row FROM said WHERE NOT _inline AND comment_id IN (SELECT comment_id FROM said WHERE _inline)"
+    merged = engine.number(f"SELECT count(*) FROM ({twice})")
+    engine.drop("said", twice)
+    # The video of a reply listed without one is that of the first comment with its parent's id.
+    engine.run(
+        "CREATE TABLE thread AS SELECT comment_id, first(item_id ORDER BY NOT _inline, _row) AS item_id FROM said"
+        " GROUP BY comment_id"
+    )
+    lost = (
+        "SELECT _row FROM said s WHERE item_id IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM thread t WHERE t.comment_id = s.parent_id AND t.item_id IS NOT NULL)"
+    )
+    engine.fault("said", lost, "comment whose thread, and so its video, is missing", ["comment_id", "parent_id"])
+    engine.derive(
+        "comment",
+        "SELECT s.* REPLACE (coalesce(s.item_id, t.item_id) AS item_id) FROM said s LEFT JOIN thread t"
+        " ON t.comment_id = s.parent_id ORDER BY _file, _line, NOT _inline, _row",
+        lambda rows: rows.drop("_inline", "_row").with_columns(iso_seconds(pl.col("timestamp"))),
+    )
+    return merged
 
 
 class _UnknownResourceError(Exception):
@@ -125,25 +159,19 @@ class _UnknownResourceError(Exception):
 
 
 class _Rows:
-    """Columns that grow row by row while JSON is parsed, packed into frames now and then to stay small."""
+    """Columns that grow row by row while JSON is parsed."""
 
     def __init__(self, columns: dict[str, Any]) -> None:
         self.schema: dict[str, Any] = {**columns, **_PLACE}
         self.rows: list[tuple[Any, ...]] = []
-        self.frames: list[pl.DataFrame] = []
 
     def add(self, *row: Any) -> None:
         self.rows.append(row)
-        if len(self.rows) == 50_000:
-            self._pack()
-
-    def _pack(self) -> None:
-        self.frames.append(pl.DataFrame(self.rows, schema=self.schema, orient="row"))
-        self.rows = []
 
     def frame(self) -> pl.DataFrame:
-        self._pack()
-        return pl.concat(self.frames)
+        """The rows, which are then forgotten."""
+        rows, self.rows = self.rows, []
+        return pl.DataFrame(rows, schema=self.schema, orient="row")
 
 
 def _resources(value: Any) -> Iterator[Any]:
@@ -203,21 +231,6 @@ def _comment(resource: dict[str, Any], video: str | None, replies: int | None) -
 
 def _text(value: object) -> str | None:
     return None if value is None else replace_surrogates(str(value))
-
-
-def _join_forms(comment: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, int]:
-    """Comments of `commentThreads` and `comments.list` as one table; also how many were given in both forms."""
-    inline, listed = comment.filter(pl.col("_inline")), comment.filter(~pl.col("_inline"))
-    new = listed.join(inline, on="comment_id", how="anti", maintain_order="left")
-    comment = pl.concat([inline, new])
-    videos = comment.select(parent_id="comment_id", _video="item_id").unique("parent_id", keep="first")
-    comment = comment.join(videos, on="parent_id", how="left", maintain_order="left")
-    comment = comment.with_columns(pl.coalesce("item_id", "_video")).drop("_video")
-    lost = pl.col("item_id").is_null()
-    problems.add_rows(
-        "comment whose thread, and so its video, is missing", comment.filter(lost), ["comment_id", "parent_id"]
-    )
-    return comment.filter(~lost).sort("_file", "_line", maintain_order=True), listed.height - new.height
 
 
 def _duration(name: str) -> pl.Expr:

@@ -12,7 +12,6 @@ import pytest
 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
-from dataset_tools.convert import k_core
 from dataset_tools.schema import read_atomic
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "youtube-bvgm"
@@ -247,10 +246,9 @@ def test_the_real_channel(tmp_path: Path) -> None:
     assert meta["rows"]["inter"] == 128_272 - 8 and meta["users"]["inter"] == 58_999 - 1
     assert meta["videos"]["inter"] == 2_267 and meta["rows"]["cinter"] == 21_203
     assert check(tmp_path / "full") == []
-    full = {
-        suffix: read_atomic(tmp_path / "full" / f"full.{suffix}") for suffix in ("inter", "item", "cinter", "comment")
-    }
-    core, _ = k_core(full, 5, 5)
-    assert core["inter"].height == 58_519
-    assert core["inter"]["user_id"].n_unique() == 3_647
-    assert core["inter"]["item_id"].n_unique() == core["item"].height == 2_246
+    smaller = ["--min-user-inter", "5", "--min-item-inter", "5"]
+    assert main(["youtube", str(REAL), str(tmp_path / "core"), *smaller]) == 0
+    inter, item = (read_atomic(tmp_path / "core" / f"core.{suffix}") for suffix in ("inter", "item"))
+    assert inter.height == 58_519
+    assert inter["user_id"].n_unique() == 3_647
+    assert inter["item_id"].n_unique() == item.height == 2_246
