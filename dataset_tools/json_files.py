@@ -58,7 +58,7 @@ def _read_file(path: Path, raw: BinaryIO, problems: Problems) -> Iterator[Docume
         head = list(itertools.islice(((number, line) for number, line in lines if line.strip()), 2))
         if not head:
             problems.add("empty file", file, None)
-        elif _is_json_lines([line for _, line in head]):
+        elif is_json_lines([line for _, line in head]):
             yield from _read_lines(file, itertools.chain(head, lines), problems)
         else:
             raw.seek(0)
@@ -74,13 +74,13 @@ def _unpacked(raw: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw))) if packed else raw
 
 
-def _is_json_lines(head: list[bytes]) -> bool:
+def is_json_lines(head: list[bytes]) -> bool:
     """Whether a file that begins so holds one JSON value per line, be it that its first line is damaged."""
     opens = head[0].strip() not in (b"{", b"[")
-    return any(isinstance(_parse(line), dict | list) for line in head[: 1 + opens])
+    return any(isinstance(parse_json(line), dict | list) for line in head[: 1 + opens])
 
 
-def _parse(line: bytes) -> Any:
+def parse_json(line: bytes) -> Any:
     """The JSON value of a line, or the error."""
     try:
         return json.loads(line.decode("utf-8"))
@@ -92,14 +92,15 @@ def _read_lines(file: int, lines: Iterable[tuple[int, bytes]], problems: Problem
     for number, line in lines:
         if not line.strip():
             continue
-        value = _parse(line)
+        value = parse_json(line)
         if isinstance(value, Exception):
-            problems.add(*_fault(value, file, number))
+            problems.add(*fault_of(value, file, number))
         else:
             yield from ((part, file, number) for part in (value if isinstance(value, list) else [value]))
 
 
-def _fault(error: Exception, file: int, number: int | None) -> tuple[str, int, int | None, str]:
+def fault_of(error: Exception, file: int, number: int | None) -> tuple[str, int, int | None, str]:
+    """What `Problems.add` takes, for an error that `parse_json` or a decoder gave."""
     if isinstance(error, UnicodeDecodeError):
         return "bytes that are not UTF-8", file, number, f"{error.reason} at byte {error.start}"
     if isinstance(error, json.JSONDecodeError):
@@ -109,9 +110,9 @@ def _fault(error: Exception, file: int, number: int | None) -> tuple[str, int, i
 
 
 def _read_one_document(file: int, content: bytes, problems: Problems) -> Iterator[Document]:
-    value = _parse(content)
+    value = parse_json(content)
     if isinstance(value, Exception):
-        problems.add(*_fault(value, file, None))
+        problems.add(*fault_of(value, file, None))
         return
     for number, part in enumerate(value if isinstance(value, list) else [value], start=1):
         yield part, file, number

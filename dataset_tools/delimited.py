@@ -1,0 +1,313 @@
+"""CSV and its kin of any size, block by block, with the line of every row.
+
+Every row given is what Python's csv reader makes of its bytes with `strict=True`, but for a carriage return without a
+line feed, which is text here; so is a quote inside a field that does not begin with one (`he said "hi"`). Where strict
+reading fails, a closing quote followed by text, the record is reported and reading goes on with the next line. What is
+a row and what a fault hangs on the bytes alone, never on where blocks end.
+
+A block whose quotes all open or close a field, or are doubled inside one, is taken apart with numpy and read by Polars;
+the length of every field given is then compared with that in the file. Any other block goes through the csv module.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from dataset_tools.dialect import RECORD_LIMIT, Dialect, Lines, is_open, open_table
+from dataset_tools.errors import DataToolError
+from dataset_tools.json_files import fault_of
+from dataset_tools.raw_files import Block, Position, Request, Stream
+
+WIDTH = "row of the wrong width (is the file cut short, a quote not doubled?)"
+QUOTING = "quote that is neither doubled nor at the end of its field"
+UNCLOSED = "quote that is never closed (is the file cut short?)"
+NO_BREAK = "last line without line break (is the file cut short?)"
+_SCAN = 1 << 20  # bytes looked at together: they stay in the processor's cache
+_DECODE = 1 << 16  # bytes decoded together
+_EXACT = 4 << 20  # bytes that go through the csv module together
+_LF, _CR, _QUOTE = b'\n\r"'
+
+
+def read_delimited(
+    request: Request, stream: Stream, *, separator: str | None, quoted: bool, header: Sequence[str] | None
+) -> Iterator[Block]:
+    """The blocks of a CSV file; see `blocks.read_blocks`."""
+    dialect, complete = open_table(request.path, stream, separator, quoted, header)
+    wanted = request.demand([name for name in dialect.names if name or dialect.names.count(name) == 1])
+    if not complete:
+        request.problems.add(NO_BREAK, request.file, 1)
+        return
+    position = dialect.first_data
+    if request.start.offset > position.offset:
+        stream.skip(request.start.offset - position.offset)
+        position = request.start
+    yield from _Table(request, dialect, wanted).blocks(stream, position)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some records: those that are rows, and how many bytes and lines all of them take."""
+
+    frame: pl.DataFrame
+    size: int
+    lines: int
+
+
+class _Table:
+    def __init__(self, request: Request, dialect: Dialect, wanted: Sequence[str]) -> None:
+        self._request, self._problems, self._dialect = request, request.problems, dialect
+        self._path, self._file = request.path, request.file
+        self._wanted = {name: dialect.names.index(name) for name in wanted}
+        self._width = len(dialect.names)
+        self._separator = ord(dialect.separator)
+
+    def blocks(self, stream: Stream, position: Position) -> Iterator[Block]:
+        """All blocks from `position`, where `stream` stands; then what is wrong with the end of the file."""
+        rest, ended = b"", False
+        while not ended:
+            more = stream.read(max(self._request.block_bytes, len(rest)))
+            rest, ended, done = rest + more, not more, 0
+            regular = None if ended else self._regular(rest, position.line)
+            for piece in self._exact(rest, position.line) if regular is None else [regular]:
+                done += piece.size
+                position = Position(position.offset + piece.size, position.line + piece.lines)
+                if piece.frame.height:
+                    yield Block(piece.frame, position)
+            rest = rest[done:]
+            if len(rest) > RECORD_LIMIT:
+                raise self._too_long(rest, position.line)
+        self._report_end(stream, rest, position.line)
+
+    def _regular(self, data: bytes, line: int) -> _Piece | None:
+        """The records that are complete in `data`, which begins one; None where only the csv module can tell."""
+        buffer = np.frombuffer(data, np.uint8)
+        quoted = self._dialect.quoted and b'"' in data
+        marks, quotes, breaks = self._marks(buffer, quoted)
+        if quoted and not self._is_well_quoted(buffer, quotes):
+            return None
+        is_break = buffer[marks] == _LF
+        ends = marks[is_break]
+        if not len(ends):
+            return _Piece(pl.DataFrame(), 0, 0)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        lines = line + (np.searchsorted(breaks, starts) if quoted else np.arange(len(starts)))
+        longest = int(np.argmax(ends - starts))
+        if ends[longest] - starts[longest] > RECORD_LIMIT:
+            raise self._too_long(data[starts[longest] : ends[longest]], int(lines[longest]))
+        widths = np.diff(np.flatnonzero(is_break), prepend=-1)
+        blank = (ends == starts) | ((ends == starts + 1) & (buffer[starts] == _CR))
+        not_utf8 = {} if data.isascii() else _not_utf8(data, starts, ends)
+        good = (widths == self._width) & ~blank
+        good[list(not_utf8)] = False
+        frame = self._parse(
+            _joined(data, starts, ends, good),
+            buffer,
+            starts[good],
+            marks[: widths.sum()][np.repeat(good, widths)].reshape(-1, self._width),
+            quotes if quoted else None,
+        )
+        if frame is None:
+            return None
+        for row in np.flatnonzero(~good & ~blank):
+            self._report(int(lines[row]), not_utf8.get(int(row)) or int(widths[row]))
+        taken = int(np.searchsorted(breaks, ends[-1], "right")) if quoted else len(ends)
+        return _Piece(self._request.with_places(frame, lines[good]), int(ends[-1]) + 1, taken)
+
+    def _marks(self, buffer: np.ndarray, quoted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where separators and line breaks outside quotes are, where quotes, and (if `quoted`) where all line breaks.
+
+        A doubled quote closes its field and opens it again, which changes nothing for what is between quotes.
+        """
+        marks, quotes, breaks, inside = [], [], [], False
+        for at in range(0, len(buffer), _SCAN):
+            part = buffer[at : at + _SCAN]
+            is_break = part == _LF
+            is_mark = is_break | (part == self._separator)
+            if quoted:
+                is_quote = part == _QUOTE
+                is_inside = np.logical_xor.accumulate(is_quote) ^ inside
+                inside = bool(is_inside[-1])
+                is_mark &= ~is_inside
+                quotes.append(np.flatnonzero(is_quote) + at)
+                breaks.append(np.flatnonzero(is_break) + at)
+            marks.append(np.flatnonzero(is_mark) + at)
+        return _concatenated(marks), _concatenated(quotes), _concatenated(breaks)
+
+    def _is_well_quoted(self, buffer: np.ndarray, quotes: np.ndarray) -> bool:
+        """Whether every quote opens a field, closes one or is doubled; those not yet to be judged at the end are."""
+        quotes = quotes[: np.searchsorted(quotes, len(buffer) - 2)]
+        opening, closing = quotes[0::2], quotes[1::2]
+        before = np.where(opening > 0, buffer[opening - 1], _LF)
+        after = buffer[closing + 1]
+        ends_line = (after == _LF) | ((after == _CR) & (buffer[closing + 2] == _LF))
+        return bool(
+            np.all((before == self._separator) | (before == _LF) | (before == _QUOTE))
+            and np.all((after == self._separator) | (after == _QUOTE) | ends_line)
+        )
+
+    def _parse(
+        self, text: bytes, buffer: np.ndarray, starts: np.ndarray, marks: np.ndarray, quotes: np.ndarray | None
+    ) -> pl.DataFrame | None:
+        """The wanted columns of the rows in `text`, None if a field is not as long as its `marks` in `buffer` say."""
+        if not len(marks):
+            return pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
+        if not self._wanted:
+            return pl.DataFrame()
+        try:
+            frame = pl.read_csv(
+                text,
+                has_header=False,
+                columns=sorted(self._wanted.values()),
+                separator=self._dialect.separator,
+                quote_char='"' if quotes is not None else None,
+                schema={str(column): pl.String for column in range(self._width)},
+                empty_string_is_null=False,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        if frame.height != len(marks):
+            return None
+        for column in self._wanted.values():
+            begins, ends = marks[:, column - 1] + 1 if column else starts, marks[:, column]
+            if column == self._width - 1:
+                ends = ends - ((ends > begins) & (buffer[ends - 1] == _CR))
+            lengths = ends - begins
+            if quotes is not None:
+                inner = np.searchsorted(quotes, ends) - np.searchsorted(quotes, begins)
+                lengths = lengths - (inner > 0) - inner // 2
+            if not np.array_equal(frame[str(column)].str.len_bytes().to_numpy(), lengths):
+                return None
+        return frame.select(pl.col(str(column)).alias(name) for name, column in self._wanted.items())
+
+    def _exact(self, data: bytes, line: int) -> Iterator[_Piece]:
+        """As `_regular`, for any bytes, in pieces."""
+        at, size, end = 0, _EXACT, data.rfind(b"\n") + 1
+        while at < end:
+            until = data.rfind(b"\n", at, at + size) + 1 or data.find(b"\n", at + size) + 1
+            piece = self._exact_piece(data[at:until], line)
+            if piece.size:
+                yield piece
+                at, line, size = at + piece.size, line + piece.lines, _EXACT
+            elif until == end:
+                return
+            else:
+                size *= 2
+
+    def _exact_piece(self, data: bytes, line: int) -> _Piece:
+        """The records that are complete in `data`, whole lines."""
+        try:
+            text, is_utf8 = data.decode(), True
+        except UnicodeDecodeError:
+            text, is_utf8 = data.decode(errors="surrogateescape"), False
+        bounds = [0, *(np.flatnonzero(np.frombuffer(data, np.uint8) == _LF) + 1).tolist()]
+        lines = Lines(text)
+        reader = self._dialect.reader(lines)
+        rows: list[list[str]] = []
+        numbers: list[int] = []
+        before = after = 0  # lines that records took, without and with the latest
+        while True:
+            fault: str | int | UnicodeDecodeError | None = None
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                if lines.exhausted:
+                    break
+                row, fault = [], str(error)
+            before, after = after, reader.line_num
+            if bounds[after] - bounds[before] > RECORD_LIMIT + 1:
+                raise self._too_long(data[bounds[before] : bounds[after]], line + before)
+            if not row and fault is None:
+                continue
+            if not is_utf8 and fault is None:
+                fault = _utf8_error(data[bounds[before] : bounds[after] - 1])
+            if fault is None and len(row) != self._width:
+                fault = len(row)
+            if fault is not None:
+                self._report(line + before, fault)
+                continue
+            rows.append(row if not lines.stand_in else [field.replace(lines.stand_in, "\r") for field in row])
+            numbers.append(line + before)
+        frame = pl.DataFrame(
+            [pl.Series(name, [row[at] for row in rows], dtype=pl.String) for name, at in self._wanted.items()]
+        )
+        frame = self._request.with_places(frame, np.array(numbers, np.int64))
+        return _Piece(frame, bounds[after], after)
+
+    def _report(self, line: int, fault: UnicodeDecodeError | int | str) -> None:
+        """A record that is left out: not UTF-8, of so many fields, or what the csv module says."""
+        if isinstance(fault, UnicodeDecodeError):
+            self._problems.add(*fault_of(fault, self._file, line))
+        elif isinstance(fault, int):
+            self._problems.add(WIDTH, self._file, line, f"{fault} field{'s' * (fault != 1)}, {self._width} expected")
+        else:
+            self._problems.add(QUOTING, self._file, line, fault)
+
+    def _report_end(self, stream: Stream, rest: bytes, line: int) -> None:
+        self._request.add_damage(stream)
+        if rest and not stream.damage:
+            text = rest.decode(errors="surrogateescape")
+            if self._is_open(text):
+                what = f"line {line:,} to the end of the file are left out"
+                self._problems.add(UNCLOSED, self._file, self._opened(text, line), what)
+            else:
+                self._problems.add(NO_BREAK, self._file, line)
+
+    def _is_open(self, text: str) -> bool:
+        return self._dialect.quoted and is_open(text, self._dialect.separator)
+
+    def _opened(self, text: str, line: int) -> int:
+        """The line of the quote that is still open where `text`, a record from `line` on, ends."""
+        row = next(self._dialect.reader(Lines(text), strict=False))
+        return line + sum(field.count("\n") for field in row[:-1])
+
+    def _too_long(self, record: bytes, line: int) -> DataToolError:
+        text = record[:RECORD_LIMIT].decode(errors="surrogateescape")
+        if not self._is_open(text):
+            return DataToolError(f"{self._path}, line {line:,}: a row of more than {RECORD_LIMIT:,} bytes")
+        return DataToolError(
+            f"{self._path}, line {self._opened(text, line):,}: a quote opens that is not closed within"
+            f" {RECORD_LIMIT:,} bytes; is it not doubled? (quoted: false takes quotes as text)"
+        )
+
+
+def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _joined(data: bytes, starts: np.ndarray, ends: np.ndarray, good: np.ndarray) -> bytes:
+    """The bytes of the records that are good."""
+    edges = np.flatnonzero(np.diff(good.astype(np.int8), prepend=0, append=0))
+    runs = zip(starts[edges[0::2]].tolist(), ends[edges[1::2] - 1].tolist(), strict=True)
+    return b"".join(data[start : end + 1] for start, end in runs)
+
+
+def _not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> dict[int, UnicodeDecodeError]:
+    """The records with bytes that are not UTF-8."""
+    found: dict[int, UnicodeDecodeError] = {}
+    row = 0
+    while row < len(starts):
+        begin = int(starts[row])
+        after = max(row + 1, int(np.searchsorted(starts, begin + _DECODE)))
+        error = _utf8_error(data[begin : ends[after - 1]])
+        if error is None:
+            row = after
+        else:
+            row = int(np.searchsorted(starts, begin + error.start, "right")) - 1
+            found[row] = _utf8_error(data[starts[row] : ends[row]]) or error
+            row += 1
+    return found
+
+
+def _utf8_error(data: bytes) -> UnicodeDecodeError | None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error
+    return None
