@@ -51,6 +51,8 @@ setup(
         "scikit-learn>=1.4,<2",
         "setuptools<81",
         "polars>=2,<3",
+        "duckdb>=1.4,<2",
+        "zstandard>=0.22,<1",
         "PyYAML>=6,<7",
         "tqdm>=4.60,<5",
     ],

@@ -7,10 +7,17 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from dataset_tools import __version__, check, sample, youtube
+from dataset_tools import __version__, check, kuaicomt, microlens, sample, table, youtube
 from dataset_tools.errors import DataToolError
 
-COMMANDS: dict[str, ModuleType] = {"youtube": youtube, "sample": sample, "check": check}
+COMMANDS: dict[str, ModuleType] = {
+    "kuaicomt": kuaicomt,
+    "microlens": microlens,
+    "youtube": youtube,
+    "table": table,
+    "sample": sample,
+    "check": check,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

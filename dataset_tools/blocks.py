@@ -31,7 +31,7 @@ def columns_of(
         return None
     try:
         if kind == "parquet":
-            return list(pl.read_parquet_schema(path))
+            return _scan(path).collect_schema().names()
         with open(path, "rb") as raw:
             return list(open_table(path, Stream(path, raw), separator, quoted, header)[0].names)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -48,7 +48,7 @@ def read_blocks(
     quoted: bool = True,
     header: Sequence[str] | None = None,
     start: Position = Position(),  # noqa: B008
-    block_bytes: int = 32 << 20,
+    block_bytes: int = 8 << 20,
     advance: Callable[[int], object] | None = None,
     optional: Collection[str] = (),
 ) -> Iterator[Block]:
@@ -97,11 +97,15 @@ def _read_text(
         raise _unreadable(path, error) from error
 
 
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
 def _read_parquet(request: Request, advance: Callable[[int], object] | None) -> Iterator[Block]:
     path, block_bytes = request.path, request.block_bytes
     try:
-        wanted = request.demand(list(pl.read_parquet_schema(path)))
-        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        rows = _scan(path)
+        wanted = request.demand(rows.collect_schema().names())
         total = int(rows.select(pl.len()).collect().item())
         size, told = path.stat().st_size, 0
         at, step = request.start.offset, max(1, min(_FIRST_ROWS, block_bytes >> 6))

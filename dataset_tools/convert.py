@@ -83,7 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_gigabytes,
         default=MEMORY_GB,
         metavar="GB",
-        help=f"memory for sorting and joining before the disk is used; reading takes about 1 GB besides (default: {MEMORY_GB:g})",
+        help="memory for sorting and joining before the disk is used; reading takes about 1 GB besides (default: "
+        f"{MEMORY_GB:g})",
     )
 
 

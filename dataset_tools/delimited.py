@@ -104,19 +104,17 @@ class _Table:
         not_utf8 = {} if data.isascii() else _not_utf8(data, starts, ends)
         good = (widths == self._width) & ~blank
         good[list(not_utf8)] = False
-        frame = self._parse(
-            _joined(data, starts, ends, good),
-            buffer,
-            starts[good],
-            marks[: widths.sum()][np.repeat(good, widths)].reshape(-1, self._width),
-            quotes if quoted else None,
-        )
+        marks, text, begins, places = marks[: widths.sum()], data[: ends[-1] + 1], starts, lines
+        if not good.all():
+            marks, text = marks[np.repeat(good, widths)], _joined(data, starts, ends, good)
+            begins, places = starts[good], lines[good]
+        frame = self._parse(text, buffer, begins, marks.reshape(-1, self._width), quotes if quoted else None)
         if frame is None:
             return None
         for row in np.flatnonzero(~good & ~blank):
             self._report(int(lines[row]), not_utf8.get(int(row)) or int(widths[row]))
         taken = int(np.searchsorted(breaks, ends[-1], "right")) if quoted else len(ends)
-        return _Piece(self._request.with_places(frame, lines[good]), int(ends[-1]) + 1, taken)
+        return _Piece(self._request.with_places(frame, places), int(ends[-1]) + 1, taken)
 
     def _marks(self, buffer: np.ndarray, quoted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where separators and line breaks outside quotes are, where quotes, and (if `quoted`) where all line breaks.
@@ -133,9 +131,9 @@ class _Table:
                 is_inside = np.logical_xor.accumulate(is_quote) ^ inside
                 inside = bool(is_inside[-1])
                 is_mark &= ~is_inside
-                quotes.append(np.flatnonzero(is_quote) + at)
-                breaks.append(np.flatnonzero(is_break) + at)
-            marks.append(np.flatnonzero(is_mark) + at)
+                quotes.append(_positions(is_quote, at))
+                breaks.append(_positions(is_break, at))
+            marks.append(_positions(is_mark, at))
         return _concatenated(marks), _concatenated(quotes), _concatenated(breaks)
 
     def _is_well_quoted(self, buffer: np.ndarray, quotes: np.ndarray) -> bool:
@@ -168,17 +166,22 @@ class _Table:
                 schema={str(column): pl.String for column in range(self._width)},
                 empty_string_is_null=False,
             )
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, OSError):  # bytes that begin with `x^` are to Polars a zlib stream
             return None
         if frame.height != len(marks):
             return None
+        quotes_before: dict[int, np.ndarray] = {}  # a field begins where the one before it ends
         for column in self._wanted.values():
             begins, ends = marks[:, column - 1] + 1 if column else starts, marks[:, column]
+            if quotes is not None:
+                for at, places in ((column, begins), (column + 1, ends)):
+                    if at not in quotes_before:
+                        quotes_before[at] = np.searchsorted(quotes, places)
+                inner = quotes_before[column + 1] - quotes_before[column]
             if column == self._width - 1:
                 ends = ends - ((ends > begins) & (buffer[ends - 1] == _CR))
             lengths = ends - begins
             if quotes is not None:
-                inner = np.searchsorted(quotes, ends) - np.searchsorted(quotes, begins)
                 lengths = lengths - (inner > 0) - inner // 2
             if not np.array_equal(frame[str(column)].str.len_bytes().to_numpy(), lengths):
                 return None
@@ -275,6 +278,12 @@ class _Table:
             f"{self._path}, line {self._opened(text, line):,}: a quote opens that is not closed within"
             f" {RECORD_LIMIT:,} bytes; is it not doubled? (quoted: false takes quotes as text)"
         )
+
+
+def _positions(mask: np.ndarray, at: int) -> np.ndarray:
+    positions = np.flatnonzero(mask)
+    positions += at
+    return positions
 
 
 def _concatenated(parts: list[np.ndarray]) -> np.ndarray:

@@ -45,7 +45,7 @@ class Engine:
         )
         self._hidden: set[tuple[str, str]] = set()
         for name in stage.names:
-            self._register(name)
+            self.register(name)
 
     def __enter__(self) -> Self:
         return self
@@ -82,17 +82,19 @@ class Engine:
         for rows in self.frames(sql):
             self.stage.add(suffix, change(rows))
         self.stage.add_empty(suffix)
-        self._register(suffix)
+        self.register(suffix)
 
     def hide(self, suffix: str, name: str) -> None:
         """Leave a column out of what is written."""
         self._hidden.add((suffix, name))
 
-    def _register(self, suffix: str) -> None:
+    def register(self, suffix: str) -> None:
+        """Make a staged table known to SQL."""
         self.run(f"CREATE OR REPLACE TABLE gone_{suffix} (_row BIGINT)")
         self.run(f"CREATE OR REPLACE VIEW raw_{suffix} AS SELECT * FROM {self._scan(suffix, 'part')}")
         self.run(
-            f"CREATE OR REPLACE VIEW {suffix} AS SELECT * FROM raw_{suffix} WHERE _row NOT IN (SELECT _row FROM gone_{suffix})"
+            f"CREATE OR REPLACE VIEW {suffix} AS SELECT * FROM raw_{suffix}"
+            f" WHERE _row NOT IN (SELECT _row FROM gone_{suffix})"
         )
         key = ATOMIC_FILES[suffix].key if suffix in ATOMIC_FILES else None
         if key:
@@ -147,7 +149,10 @@ class Engine:
         if total:
             rows = f"FROM raw_{suffix} WHERE _row IN (SELECT _row FROM bad)"
             counts = dict(self.run(f"SELECT _file, count(*) {rows} GROUP BY _file ORDER BY _file"))
-            first = f"SELECT _file, _line, {', '.join(shown)} {rows} QUALIFY row_number() OVER (PARTITION BY _file ORDER BY _row) <= {SHOWN} ORDER BY _row"
+            first = (
+                f"SELECT _file, _line, {', '.join(shown)} {rows}"
+                f" QUALIFY row_number() OVER (PARTITION BY _file ORDER BY _row) <= {SHOWN} ORDER BY _row"
+            )
             names = ["_file", "_line", *shown]
             self.problems.add_counted(kind, counts, pl.DataFrame(self.run(first), schema=names, orient="row"), shown)
             self.drop(suffix, "SELECT _row FROM bad")
@@ -160,12 +165,12 @@ class Engine:
     # ------------------------------------------------------------------ choices of the user
 
     def number_events(self) -> None:
-        """Table `event`: one row per row of `.inter` in the order of (timestamp, source), users and videos as numbers."""
+        """Table `event`: the rows of `.inter` in the order of (timestamp, source), users and videos as numbers."""
         for name in ("user", "item"):
             self.run(f"CREATE TABLE number_of_{name} AS SELECT {name}_id AS id FROM inter GROUP BY ALL")
         self.run(
-            "CREATE TABLE event AS SELECT u.rowid AS u, i.rowid AS i, _row FROM inter JOIN number_of_user u ON user_id = u.id"
-            " JOIN number_of_item i ON item_id = i.id ORDER BY timestamp, _row"
+            "CREATE TABLE event AS SELECT u.rowid AS u, i.rowid AS i, _row FROM inter"
+            " JOIN number_of_user u ON user_id = u.id JOIN number_of_item i ON item_id = i.id ORDER BY timestamp, _row"
         )
 
     def drop_repeats(self) -> None:

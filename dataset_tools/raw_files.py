@@ -100,7 +100,7 @@ class Stream:
             self._pieces = None
 
     def read(self, size: int) -> bytes:
-        """At least `size` bytes, and little more, unless the end comes first."""
+        """`size` bytes, fewer only at the end."""
         parts, have = [self._pending], len(self._pending)
         self._pending = b""
         while have < size:
@@ -113,7 +113,10 @@ class Stream:
             told = self._raw.tell()
             self._advance(told - self._told)
             self._told = told
-        return b"".join(parts)
+        data = b"".join(parts)
+        if have > size:
+            data, self._pending = data[:size], data[size:]
+        return data
 
     def unread(self, data: bytes) -> None:
         """Give `data`, the last bytes read, back: they come again."""
@@ -128,7 +131,6 @@ class Stream:
             data = self.read(min(size, _PIECE))
             if not data:
                 return
-            self.unread(data[size:])
             size -= len(data)
 
     def _next_piece(self, pieces: Iterator[bytes]) -> bytes:

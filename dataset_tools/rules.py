@@ -6,7 +6,7 @@ import polars as pl
 
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, TIME_RANGE, field_type
-from dataset_tools.text import is_usable_id, normalise
+from dataset_tools.text import is_usable_id, join_tags, normalise
 
 
 def clean_rows(suffix: str, rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
@@ -35,8 +35,8 @@ def _parsed(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.DataFram
         kind = fields[name].type if name in fields else ""
         if kind == "token":
             columns.append(_stripped(name))
-        elif kind == "token_seq" and dtype == pl.String:
-            columns.append(normalise(pl.col(name)))
+        elif kind == "token_seq":
+            columns.append(join_tags(pl.col(name)) if isinstance(dtype, pl.List) else normalise(pl.col(name)))
         elif not kind and not name.startswith("_"):  # one type in every block
             columns.append(pl.col(name).cast(_other_type(suffix, name, dtype)))
     table = table.with_columns(columns)

@@ -4,6 +4,7 @@ The mapping has one section per atomic file: `inter` and `item`, and if there ar
 
   inter:
     file: logs/video.csv          # under RAW; .csv .tsv .txt .jsonl .json .parquet, the text formats also with .gz
+                                  # or .zst; several: a list, or a pattern such as logs/2024-*.csv.gz (sorted by name)
     separator: ","                # CSV only; found in the first line when not given
     quoted: true                  # CSV only; false: a quote is a character like any other
     header: [uid, vid, time_ms]   # CSV only; for files without a header line
@@ -18,15 +19,15 @@ The mapping has one section per atomic file: `inter` and `item`, and if there ar
       comment_id: {row: c}                    # c1, c2, … for rows without an id of their own
 
 `where` keeps the rows that are positives; the others are counted in the meta file. It and `expr` are SQL expressions as
-Polars knows them. In text formats a column whose every value is a number is one in expressions, `true` and `false` are
-1 and 0, and what is empty is NULL. Fields that the contract does not know may be added: a `column` becomes a token, an
-`expr` that is a number becomes a float.
+Polars knows them, over one row at a time. In text formats a column whose every value is a number is one in expressions
+(the files are read once more to know), `true` and `false` are 1 and 0, and what is empty is NULL. Fields that the
+contract does not know may be added: a `column` becomes a token, an `expr` that is a number becomes a float.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,13 @@ from typing import Any
 import polars as pl
 import yaml
 
-from dataset_tools.convert import Tables, add_options, convert, options_of
+from dataset_tools.blocks import FORMATS, read_blocks
+from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
 from dataset_tools.problems import Problems
+from dataset_tools.reading import Reading
 from dataset_tools.schema import ATOMIC_FILES, field_type
-from dataset_tools.tabular import read_table
-from dataset_tools.times import UNITS, check_format, formatted_seconds, iso_seconds, to_seconds
-from dataset_tools.writer import check_target
+from dataset_tools.times import UNITS, check_format, epoch_seconds, formatted_seconds, iso_seconds, to_seconds
 
 HELP = "any CSV, TSV, JSON-lines or Parquet set, by a YAML mapping of columns"
 EXAMPLE = "lsvcr-data table logs/ dataset/mine --mapping examples/table_mapping.yaml"
@@ -58,20 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments and the mapping say."""
-    check_target(args.out, overwrite=args.overwrite)
     mapping = load_mapping(args.mapping)
-    problems = Problems()
-    tables, notes = read(args.raw, mapping, problems)
-    convert(
-        tables,
-        problems,
+    files = {suffix: files_of(args.raw, section, f"{args.mapping}: {suffix}") for suffix, section in mapping.items()}
+    every = [path for paths in files.values() for path in paths]
+    with conversion(
         args.out,
         source="table",
+        files=every,
         options=options_of(args),
         source_options={"mapping": {suffix: vars(section) for suffix, section in mapping.items()}},
-        notes=notes,
+        machine=machine_of(args),
         overwrite=args.overwrite,
-    )
+    ) as work:
+        with Reading(work.stage, every) as reading:
+            for suffix, section in mapping.items():
+                source = _Source(suffix, section, files[suffix], work)
+                for path in files[suffix]:
+                    reading.take(path, source.needed, source.rows, key=f"{suffix}|{path}", **section.layout)
+        work.finish()
     return 0
 
 
@@ -79,12 +84,31 @@ def run(args: argparse.Namespace) -> int:
 class Section:
     """How one atomic file is made; `columns` maps its fields to {origin: …, time: …}."""
 
-    file: str
+    file: str | list[str]
     columns: Mapping[str, Mapping[str, Any]]
     separator: str | None = None
     quoted: bool = True
     header: list[str] | None = None
     where: str | None = None
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How its files are laid out, for `read_blocks`."""
+        return {"separator": self.separator, "quoted": self.quoted, "header": self.header}
+
+
+def files_of(raw: Path, section: Section, place: str) -> list[Path]:
+    """The files of a section, those of a pattern by name; `DataToolError` for one that is not there."""
+    found: list[Path] = []
+    for name in [section.file] if isinstance(section.file, str) else section.file:
+        paths = [raw / name] if (raw / name).is_file() or not set(name) & set("*?[") else sorted(raw.glob(name))
+        if not paths or not all(path.is_file() for path in paths):
+            raise DataToolError(f"{place}: {raw / name} does not exist; give a file below {raw}, a list, or a pattern")
+        found += paths
+    twice = sorted({str(path) for path in found if found.count(path) > 1})
+    if twice:
+        raise DataToolError(f"{place}: {', '.join(twice)} is named more than once")
+    return found
 
 
 def load_mapping(path: Path) -> dict[str, Section]:
@@ -102,7 +126,7 @@ def load_mapping(path: Path) -> dict[str, Section]:
 
 
 def _section(suffix: str, raw: Any, place: str) -> Section:
-    if not isinstance(raw, dict) or not isinstance(raw.get("columns"), dict) or not isinstance(raw.get("file"), str):
+    if not isinstance(raw, dict) or not isinstance(raw.get("columns"), dict) or not _is_file(raw.get("file")):
         raise DataToolError(f"{place} needs a file and columns")
     _only(raw, SECTION_KEYS, place)
     separator, header = raw.get("separator", ","), raw.get("header", ["a"])
@@ -118,6 +142,12 @@ def _section(suffix: str, raw: Any, place: str) -> Section:
         raise DataToolError(f"{place}: columns lacks {', '.join(lacking)}")
     columns = {str(name): _column(spec, f"{place}: {name}") for name, spec in raw["columns"].items()}
     return Section(**{**raw, "columns": columns})
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+    )
 
 
 def _column(raw: Any, place: str) -> dict[str, Any]:
@@ -142,57 +172,113 @@ def _only(given: Mapping[Any, Any], accepted: tuple[str, ...], place: str) -> No
         raise DataToolError(f"{place}: unknown {', '.join(unknown)}; accepted are {', '.join(accepted)}")
 
 
-def read(raw: Path, mapping: Mapping[str, Section], problems: Problems) -> tuple[Tables, dict[str, int]]:
-    """The raw tables that a mapping describes, and how many rows of each were no positives."""
-    tables: Tables = {}
-    notes: dict[str, int] = {}
-    for suffix, section in mapping.items():
-        tables[suffix], left_out = _read_section(raw, suffix, section, problems)
-        if section.where is not None:
-            notes[f"rows_of_{suffix}_not_positive"] = left_out
-    for suffix in ("cinter", "comment"):
-        if suffix not in tables:
-            fields = ATOMIC_FILES[suffix].fields
-            schema: dict[str, Any] = {name: pl.String for name, field in fields.items() if field.required}
-            tables[suffix] = pl.DataFrame(schema={**schema, "_file": pl.UInt32, "_line": pl.UInt32})
-    return tables, notes
+class _Source:
+    """One section: blocks of its files as rows of an atomic file."""
+
+    def __init__(self, suffix: str, section: Section, files: Sequence[Path], work: Conversion) -> None:
+        self.suffix, self.section, self.work = suffix, section, work
+        specs = section.columns
+        self.expressions = {name: _sql(str(spec["expr"]), name) for name, spec in specs.items() if "expr" in spec}
+        self.where = pl.lit(True) if section.where is None else _sql(section.where, f"{suffix}: where")
+        computed = [name for one in (*self.expressions.values(), self.where) for name in one.meta.root_names()]
+        columns = [str(spec["column"]) for spec in specs.values() if "column" in spec]
+        self.needed = list(dict.fromkeys([*columns, *computed]))
+        # What a column is must not depend on the block: it is looked up in all of them first.
+        other = [str(spec["column"]) for name, spec in specs.items() if "column" in spec and self._is_ours(name)]
+        is_json = any(_format(path) == "jsonl" for path in files)
+        self._rowwise = False  # known once a block was seen
+        self.texts, self.lists = self._look(files, list(dict.fromkeys(computed)), other if is_json else [])
+
+    def _is_ours(self, name: str) -> bool:
+        return name not in ATOMIC_FILES[self.suffix].fields
+
+    def _look(
+        self, files: Sequence[Path], computed: list[str], other: list[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """The columns of `computed` that hold a text that is no number, and those of `other` that hold a list."""
+        texts: set[str] = set()
+        lists: set[str] = set()
+        for path in files:
+            wanted = [name for name in dict.fromkeys((*computed, *other))]
+            if not wanted or (_format(path) == "parquet"):
+                continue
+            for block in read_blocks(path, wanted, Problems(), **self.section.layout):
+                for name in wanted:
+                    column = block.frame[name]
+                    if isinstance(column.dtype, pl.List):
+                        lists.add(name)
+                    elif name not in texts and _number(column).null_count() > _blank(column).null_count():
+                        texts.add(name)
+        return frozenset(texts), frozenset(lists)
+
+    def rows(self, block: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        """The rows of a block that `where` accepts."""
+        typed = block.with_columns(self._typed(block[name]) for name in block.columns if not name.startswith("_"))
+        if not self._rowwise and block.height > 1:
+            for name, one in {**self.expressions, f"{self.suffix}: where": self.where}.items():
+                _demand_rowwise(typed, one, name)
+            self._rowwise = True
+        computed = {name: _evaluate(typed, one, name) for name, one in self.expressions.items()}
+        keep = _evaluate(typed, self.where, f"{self.suffix}: where")
+        if keep.dtype.is_numeric():
+            keep = keep != 0
+        if keep.dtype != pl.Boolean:
+            raise DataToolError(f"{self.suffix}: where is not a condition: {self.section.where}")
+        notes, read = self.work.notes, f"rows_of_{self.suffix}_read"
+        before = notes.get(read, 0)
+        columns = []
+        for name, spec in self.section.columns.items():
+            column = computed[name] if name in computed else _value(block, spec, before)
+            if spec.get("column") in self.lists and self._is_ours(name) and not isinstance(column.dtype, pl.List):
+                column = pl.select(pl.concat_list(pl.lit(column))).to_series()
+            columns.append(_finish(column.alias(name), spec, self.suffix).alias(name))
+        table = block.select("_file", "_line").with_columns(columns)
+        kept = table.filter(keep.fill_null(False))
+        notes[read] = before + table.height
+        if self.section.where is not None:
+            left_out = f"rows_of_{self.suffix}_not_positive"
+            notes[left_out] = notes.get(left_out, 0) + table.height - kept.height
+        return {self.suffix: kept}
+
+    def _typed(self, column: pl.Series) -> pl.Series:
+        """A text column with empty text as null, and as numbers if every value of it is one."""
+        if column.dtype != pl.String:
+            return column
+        return _blank(column) if column.name in self.texts else _number(column)
 
 
-def _read_section(raw: Path, suffix: str, section: Section, problems: Problems) -> tuple[pl.DataFrame, int]:
-    expressions = {name: _sql(str(spec["expr"]), name) for name, spec in section.columns.items() if "expr" in spec}
-    where = _sql(section.where, f"{suffix}: where") if section.where is not None else pl.lit(True)
-    needed = {str(spec["column"]): None for spec in section.columns.values() if "column" in spec}
-    for expression in (*expressions.values(), where):
-        needed |= dict.fromkeys(expression.meta.root_names())
-    frame = read_table(
-        raw / section.file,
-        list(needed),
-        problems,
-        separator=section.separator,
-        quoted=section.quoted,
-        header=section.header,
-    )
-    typed = _numbers(frame)
-    computed = {name: _evaluate(typed, expression, name) for name, expression in expressions.items()}
-    keep = _evaluate(typed, where, f"{suffix}: where")
-    if keep.dtype.is_numeric():
-        keep = keep != 0
-    if keep.dtype != pl.Boolean:
-        raise DataToolError(f"{suffix}: where is not a condition: {section.where}")
-    columns = []
-    for name, spec in section.columns.items():
-        column = computed[name] if name in computed else _value(frame, spec)
-        columns.append(_finish(column.alias(name), spec, suffix).alias(name))
-    table = frame.select("_file", "_line").with_columns(columns)
-    kept = table.filter(keep.fill_null(False))
-    return kept, table.height - kept.height
+def _demand_rowwise(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None:
+    """Refuse what a block would decide, an average or a rank: parts of the rows then give other values than all."""
+    half = frame.height // 2
+    parts = [frame.slice(0, half), frame.slice(half), *(frame.slice(row, 1) for row in range(min(half, 32)))]
+    whole = _evaluate(frame, expression, place)
+    places = [0, half, *range(len(parts) - 2)]
+    for part, first in zip(parts, places, strict=True):
+        alone, among = _evaluate(part, expression, place), whole.slice(first, part.height)
+        if alone.dtype.is_float():  # Polars divides one row and many rows by a constant differently, in the last digit
+            alone, among = (column.round_sig_figs(9) for column in (alone, among))
+        if not alone.equals(among):
+            raise DataToolError(f"{place} needs more than one row at a time; use the columns of a row only")
+
+
+def _blank(column: pl.Series) -> pl.Series:
+    return column.replace({"": None})
+
+
+def _number(column: pl.Series) -> pl.Series:
+    return column.str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def _format(path: Path) -> str:
+    return next((FORMATS[ending] for ending in reversed(path.suffixes) if ending in FORMATS), "")
 
 
 def _sql(text: str, place: str) -> pl.Expr:
     try:
-        return pl.sql_expr(text)
+        expression = pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
         raise DataToolError(f"{place}: {text!r} is not an SQL expression: {str(error).splitlines()[0]}") from error
+    return expression
 
 
 def _evaluate(frame: pl.DataFrame, expression: pl.Expr, place: str) -> pl.Series:
@@ -203,22 +289,12 @@ def _evaluate(frame: pl.DataFrame, expression: pl.Expr, place: str) -> pl.Series
     return value if len(value) == frame.height else value.new_from_index(0, frame.height)
 
 
-def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Text columns with empty text as null, and as numbers where every value is one."""
-    columns = []
-    for name in frame.columns:
-        if frame.schema[name] == pl.String and not name.startswith("_"):
-            text = frame[name].replace({"": None})
-            number = text.str.strip_chars().cast(pl.Float64, strict=False)
-            columns.append(number if number.null_count() == text.null_count() else text)
-    return frame.with_columns(columns)
-
-
-def _value(frame: pl.DataFrame, spec: Mapping[str, Any]) -> pl.Series:
+def _value(frame: pl.DataFrame, spec: Mapping[str, Any], before: int) -> pl.Series:
     if "column" in spec:
         return frame[str(spec["column"])]
     if "row" in spec:
-        return frame.select(pl.format("{}{}", pl.lit(str(spec["row"])), pl.int_range(1, pl.len() + 1))).to_series()
+        number = pl.int_range(before + 1, before + pl.len() + 1)
+        return frame.select(pl.format("{}{}", pl.lit(str(spec["row"])), number)).to_series()
     return pl.Series([spec["value"]]).new_from_index(0, frame.height)
 
 
@@ -232,8 +308,7 @@ def _finish(column: pl.Series, spec: Mapping[str, Any], suffix: str) -> pl.Serie
     elif isinstance(column.dtype, pl.List) and kind == "token_seq" and column.name != "tags":
         column = column.cast(pl.List(pl.String)).list.join(" ")
     if kind == "token":
-        whole = column.dtype.is_float() and bool((column == column.round()).all())
-        column = (column.cast(pl.Int64) if whole else column).cast(pl.String)  # id 12 is not "12.0"
+        column = _as_ids(column) if column.dtype.is_float() else column.cast(pl.String)
     if "prefix" in spec:
         text = column.cast(pl.String)
         column = pl.select(pl.when(text != "").then(str(spec["prefix"]) + text).otherwise(text)).to_series()
@@ -245,7 +320,11 @@ def _seconds(column: pl.Series, time: str, zone: str) -> pl.Series:
         return pl.select(to_seconds(pl.lit(column))).to_series()
     text = pl.lit(column.cast(pl.String))
     if time in UNITS:
-        number = pl.select(text.str.strip_chars().cast(pl.Float64, strict=False)).to_series()
-        exact = pl.Series(number.to_numpy() / UNITS[time], nan_to_null=True)  # Polars would multiply by 1 / unit
-        return pl.select(pl.coalesce(pl.lit(exact).cast(pl.String), text)).to_series()
+        return pl.select(epoch_seconds(text, UNITS[time])).to_series()
     return pl.select(iso_seconds(text, zone) if time == "iso" else formatted_seconds(text, time, zone)).to_series()
+
+
+def _as_ids(numbers: pl.Series) -> pl.Series:
+    """Numbers as ids: 12.0 is "12"."""
+    whole = pl.when(pl.lit(numbers) == pl.lit(numbers).round()).then(pl.lit(numbers).cast(pl.Int64, strict=False))
+    return pl.select(pl.coalesce(whole.cast(pl.String), pl.lit(numbers).cast(pl.String))).to_series()

@@ -51,3 +51,12 @@ def to_seconds(time: pl.Expr) -> pl.Expr:
     """A Datetime as Float64 seconds; Polars divides by a constant inexactly, so whole seconds are split off first."""
     micro = time.cast(pl.Datetime("us")).dt.timestamp("us")
     return micro.floordiv(1_000_000).cast(pl.Float64) + micro.mod(1_000_000) / 1e6
+
+
+def epoch_seconds(text: pl.Expr, unit: float) -> pl.Expr:
+    """Numbers in text, `unit` to the second, as seconds in text; what is no number stays as it is."""
+    number = text.str.strip_chars().cast(pl.Float64, strict=False)
+    if unit == 1:
+        return text
+    # Polars divides by a constant inexactly (it multiplies by 1 / unit); by a column it does not.
+    return pl.coalesce((number / (pl.lit(unit) + 0 * number)).cast(pl.String), text)

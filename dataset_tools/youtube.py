@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     ) as work:
         for path in files:
-            work.stage.take(str(path), lambda _, path=path: _read(path, work.problems))
+            work.stage.take(str(path), partial(_read, path, work.problems))
         work.finish(lambda engine: _derive(engine, work, keep_owner=args.keep_owner))
     return 0
 
 
-def _read(path: Path, problems: Problems) -> Iterator[Rows]:
+def _read(path: Path, problems: Problems, _: object) -> Iterator[Rows]:
     """The videos (`item`) and comments (`said`) of a dump, in source order."""
     videos, comments = _Rows(_VIDEO), _Rows(_COMMENT)
     for value, file, line in read_documents([path], problems):
@@ -97,7 +98,7 @@ def _derive(engine: Engine, work: Conversion, *, keep_owner: bool) -> None:
         engine.problems.settle("fail")
         raise DataToolError(f"found {videos:,} videos and {said:,} comments; a data set needs both")
     for name in ("duration", "tags"):
-        if not engine.number(f"SELECT count({name}) FROM item"):
+        if not engine.number(f"SELECT count(*) FROM item WHERE {name} IS NOT NULL AND {name}::VARCHAR <> ''"):
             engine.hide("item", name)
     merged = _join_forms(engine)
     engine.check_keys()

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 import yaml
 
-from dataset_tools import tabular
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
 from dataset_tools.schema import read_atomic
@@ -175,10 +174,14 @@ def test_constants_row_numbers_and_typed_parquet(tmp_path: Path) -> None:
         (
             "u,i,t\na,v,1696132800\nb,v\n",
             {"columns": PLAIN},
-            "i.csv, line 3: 2 fields, 3 expected; is the file cut short?",
+            "1 × row of the wrong width (is the file cut short, a quote not doubled?) (line 3: 2 fields, 3 expected)",
         ),
-        ('u,i,t\na,v,1696132800\n"b,v,5\n', {"columns": PLAIN}, "i.csv, line 3: "),
-        ("u,i,t\na,v,1696132800,5\n", {"columns": PLAIN}, "i.csv, line 2: 4 fields, 3 expected"),
+        (
+            'u,i,t\na,v,1696132800\n"b,v,5\n',
+            {"columns": PLAIN},
+            "i.csv: 1 × quote that is never closed (is the file cut",
+        ),
+        ("u,i,t\na,v,1696132800,5\n", {"columns": PLAIN}, "(line 2: 4 fields, 3 expected)"),
         (
             'u,i,t\n"a\nb",v,x\nc,v,y\n',
             {"columns": PLAIN},
@@ -192,6 +195,7 @@ def test_constants_row_numbers_and_typed_parquet(tmp_path: Path) -> None:
             "inter: where cannot be evaluated: cannot compare string",
         ),
         ("u,i,t\na,v,1\n", {"columns": PLAIN, "where": "read_csv('x')"}, "unsupported function 'read_csv'"),
+        ("u,i,t\na,v,1\nb,v,3\n", {"columns": PLAIN, "where": "t > avg(t)"}, "where needs more than one row at a time"),
         ("u,i,t\na,v,1\n", {"columns": PLAIN, "were": "u"}, "inter: unknown were; accepted are file, separator"),
         ("u,i,t\na,v,1\n", {"columns": {"user_id": "u", "item_id": "i"}}, "inter: columns lacks timestamp"),
         (
@@ -219,19 +223,14 @@ def test_bad_tables_and_mappings_are_one_message(
     assert not (tmp_path / "r" / "x").exists()
 
 
-def test_only_odd_files_are_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular, "_examine", None)
-    text = 'u,i,t,text\na,v,1696132800,"a, or\n""b"""\nc,v,1696132800,\n'
-    assert len(convert(tmp_path / "quoted", text, {"columns": PLAIN})) == 2
-    assert len(convert(tmp_path / "plain", "u,i,t\na,v,1696132800", {"columns": PLAIN})) == 1
-
-
 def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "r"
     folder.mkdir()
     (folder / "i.csv").write_bytes(b"u,i,t\na,v,1696132800\nb\xe9,v,1696132800\n")
     assert convert(folder, "", {"columns": PLAIN}) == []
-    assert "i.csv, line 3: not UTF-8 (invalid continuation byte at byte 1)" in capsys.readouterr().err
+    assert (
+        "i.csv: 1 × bytes that are not UTF-8 (line 3: invalid continuation byte at byte 1)" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

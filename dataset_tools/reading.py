@@ -1,0 +1,112 @@
+"""Raw tables into a stage: one progress bar over all files, an estimate of time and disk, going on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import polars as pl
+from tqdm import tqdm
+
+from dataset_tools.blocks import Position, read_blocks
+from dataset_tools.problems import Problems
+from dataset_tools.schema import TIME_RANGE
+from dataset_tools.stage import Rows, Stage
+
+_LARGE = 256 << 20  # bytes of raw files from which on an estimate is worth a line
+_AFTER = 64 << 20  # bytes read before it is made
+
+
+class Reading:
+    """Reads raw files into a stage.
+
+    Args:
+        stage: where the rows go. files: all that will be read, for the progress bar.
+    """
+
+    def __init__(self, stage: Stage, files: Sequence[Path]) -> None:
+        self.stage = stage
+        self._total = sum(path.stat().st_size for path in files)
+        self._read = 0
+        self._silent = self._total < _LARGE
+        self._started = time.monotonic()
+        self._bar = tqdm(total=self._total, desc="reading", unit="B", unit_scale=True, disable=None)
+
+    def __enter__(self) -> Self:
+        if not self._silent:
+            free = shutil.disk_usage(self.stage.folder).free
+            again = ", going on where an earlier run stopped" if self.stage.resumed else ""
+            _say(f"reading {_gb(self._total)} of raw files{again}; {_gb(free)} are free for temporary files")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def take(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        rows: Callable[[pl.DataFrame], Mapping[str, pl.DataFrame]],
+        *,
+        key: str | None = None,
+        **layout: Any,
+    ) -> None:
+        """Stage what `rows` makes of each block of a file; `layout` as for `read_blocks`. `key` tells readings of one
+        file apart; None: it is read once.
+        """
+        problems = self.stage.problems
+
+        def read(position: Mapping[str, Any] | None) -> Iterator[Rows]:
+            file = problems.files.index(str(path)) if str(path) in problems.files else None
+            start = Position() if position is None else Position(**position)
+            self._bar.set_description(path.name)
+            for block in read_blocks(path, columns, problems, file=file, start=start, advance=self._advance, **layout):
+                yield rows(block.frame), asdict(block.position)
+                self._estimate()
+
+        self.stage.take(key or str(path), read)
+
+    def _advance(self, size: int) -> None:
+        self._read += size
+        self._bar.update(size)
+
+    def _estimate(self) -> None:
+        """After the first part of large files: how long reading will take, and how much disk its parts."""
+        if self._silent or self._read < _AFTER:
+            return
+        self._silent = True
+        share = self._total / self._read
+        seconds = (time.monotonic() - self._started) * (share - 1)
+        staged = sum(path.stat().st_size for path in self.stage.folder.glob("*.parquet"))
+        _say(
+            f"reading will take about {max(round(seconds / 60), 1)} more min and {_gb(staged * share)} of temporary "
+            "files; sorting and writing come after it"
+        )
+
+
+def unit_of(path: Path, column: str, **layout: Any) -> float:
+    """How many units a second has in a file's times, 1 (seconds) or 1000 (milliseconds): most of its first rows decide.
+
+    Rows that differ are then outside the accepted range, and so found.
+    """
+    block = next(iter(read_blocks(path, [column], Problems(), block_bytes=1 << 18, **layout)), None)
+    if block is None:
+        return 1.0
+    times = block.frame[column].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).drop_nulls()
+    return 1e3 if (times.abs() >= TIME_RANGE[1]).sum() > len(times) / 2 else 1.0
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
