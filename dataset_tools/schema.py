@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from dataset_tools.errors import DataToolError
@@ -181,9 +182,10 @@ def _count_lines(path: Path) -> tuple[int, int]:
     lines = tabs = 0
     last = b"\n"
     with open(path, "rb") as handle:
-        while block := handle.read(1 << 24):
-            lines += block.count(b"\n")
-            tabs += block.count(b"\t")
+        while block := handle.read(1 << 20):
+            values = np.frombuffer(block, np.uint8)
+            lines += int(np.count_nonzero(values == ord("\n")))
+            tabs += int(np.count_nonzero(values == ord("\t")))
             last = block[-1:]
     return lines + (last != b"\n"), tabs
 

@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from dataset_tools.errors import DataToolError
-from dataset_tools.files import sha256_file
 from dataset_tools.schema import SUFFIXES, read_atomic, read_header
+from recbole_lsvcr.data.cache import TEXT, Column, DataCache, Stored, TextColumn
 from recbole_lsvcr.errors import DataError
 
 PAD = "[PAD]"
@@ -66,11 +67,15 @@ class Tables:
 
     @property
     def n_comments(self) -> int:
-        return len(self.comments)
+        return len(self.comment_item)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Tables:
+    def load(cls, folder: str | Path, *, cache: bool = True) -> Tables:
         """Read `<folder>/<name>.inter`, `.item` and, if there, `.cinter` and `.comment`; `<name>` is the folder's name.
+
+        With `cache`, data of 16 MiB or more are kept in columns in `<folder>/<name>.cache/` as well (see `DataCache`),
+        and the next time they are mapped from there: read-only arrays, and comments that are not read before somebody
+        asks for them.
 
         Raises `DataError` with one message for a missing or malformed file, a duplicated id or an unknown foreign key.
         """
@@ -87,11 +92,25 @@ class Tables:
             raise DataError(
                 f"{paths['cinter']} is there but {paths['comment'].name} is not; add it or remove the .cinter"
             )
-        try:
-            frames = {suffix: _read(paths[suffix], _COLUMNS[suffix]) for suffix in _COLUMNS}
-        except DataToolError as error:
-            raise DataError(str(error)) from error
-        return _build(frames, name=name, folder=folder, fingerprint=_fingerprint(paths))
+        store = DataCache(folder / f"{name}.cache", {suffix: paths[suffix] for suffix in _COLUMNS}, _SCHEMA, _LATER)
+        if not cache or not store.worthwhile():
+            return _from_files(paths, store.fingerprint(), name=name, folder=folder)[0]
+        found = _from_cache(store.open(quiet=True), name=name, folder=folder)
+        if found is not None:
+            return found
+        with store.alone() as possible:
+            # Another process may just have made it.
+            found = _from_cache(store.open(), name=name, folder=folder)
+            if found is not None:
+                return found
+            tables, repeats = _from_files(paths, store.fingerprint(), name=name, folder=folder)
+            if not possible:
+                return tables
+            columns: dict[str, Column] = {
+                column: values for column in _SCHEMA if (values := getattr(tables, column)) is not None
+            }
+            # What was kept is used from now on: the texts need not stay in memory.
+            return _from_cache(store.write(columns, notes={"repeats": repeats}), name=name, folder=folder) or tables
 
     @classmethod
     def from_arrays(
@@ -132,7 +151,61 @@ class Tables:
             ),
         }
         digest = hashlib.sha256("".join(frame.write_csv() for frame in frames.values()).encode()).hexdigest()
-        return _build(frames, name=name, folder=Path(name), fingerprint=digest)
+        return _build(frames, name=name, folder=Path(name), fingerprint=digest)[0]
+
+
+class _StoredTables(Tables):
+    """Tables from a cache; the ids and texts of comments are read when they are first asked for."""
+
+    _later: Mapping[str, TextColumn]
+
+    def __getattr__(self, name: str) -> pl.Series:
+        column = self.__dict__.get("_later", {}).get(name)
+        if column is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        try:
+            values = column.read()
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise DataError(
+                f"{self.folder / f'{self.name}.cache'} was damaged while it was in use ({str(error).splitlines()[0]});"
+                " start again, and it is made anew"
+            ) from error
+        object.__setattr__(self, name, values)
+        return values
+
+
+# The columns that are cached, and the type of each.
+_SCHEMA: Mapping[str, str] = {
+    **dict.fromkeys(("users", "items", "comments", "titles", "contents", "tags"), TEXT),
+    **dict.fromkeys(("inter_user", "inter_item", "cinter_user", "cinter_item", "cinter_comment"), "int32"),
+    **dict.fromkeys(("comment_item", "comment_user"), "int32"),
+    **dict.fromkeys(("inter_time", "cinter_time", "comment_time", "item_time"), "float64"),
+    "comment_is_reply": "bool",
+}
+_LATER = ("comments", "contents")  # columns read when they are asked for
+
+
+def _from_cache(stored: Stored | None, *, name: str, folder: Path) -> Tables | None:
+    """The tables that a cache holds; None without one."""
+    if stored is None:
+        return None
+    tables = _StoredTables.__new__(_StoredTables)
+    values: dict[str, Any] = {"name": name, "folder": folder, "fingerprint": stored.fingerprint, "tags": None}
+    values |= {**stored.numbers, "item_time": stored.numbers["item_time"].copy()}  # PyTorch wants it writable
+    values |= {**stored.texts, "_later": stored.later}
+    for field, value in values.items():
+        object.__setattr__(tables, field, value)
+    _warn_of_repeats(stored.notes.get("repeats", 0), f"{name}.cinter")
+    return tables
+
+
+def _from_files(paths: Mapping[str, Path], fingerprint: str, *, name: str, folder: Path) -> tuple[Tables, int]:
+    """The tables, and how many rows of `.cinter` were repetitions."""
+    try:
+        frames = {suffix: _read(paths[suffix], _COLUMNS[suffix]) for suffix in _COLUMNS}
+    except DataToolError as error:
+        raise DataError(str(error)) from error
+    return _build(frames, name=name, folder=folder, fingerprint=fingerprint)
 
 
 # What is read of each file; a column marked True may be missing.
@@ -178,20 +251,15 @@ def _read(path: Path, columns: Mapping[str, bool]) -> pl.DataFrame:
     return frame.with_columns(pl.lit(None if _dtype(c) == pl.Float64 else "", _dtype(c)).alias(c) for c in missing)
 
 
-def _fingerprint(paths: Mapping[str, Path]) -> str:
-    """One hash for all files that are read; the bytes decide, not what a metadata file says of them."""
-    digest = hashlib.sha256()
-    for suffix in _COLUMNS:
-        if paths[suffix].is_file():
-            digest.update(f"{suffix} {sha256_file(paths[suffix])}\n".encode())
-    return digest.hexdigest()
-
-
-def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, fingerprint: str) -> Tables:
+def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, fingerprint: str) -> tuple[Tables, int]:
+    """The tables, and how many rows of `.cinter` were repetitions."""
     inter, cinter = (_sorted_events(frames[suffix], f"{name}.{suffix}") for suffix in ("inter", "cinter"))
     if not inter.height:
         raise DataError(f"{name}.inter has no interactions; nothing can be trained or evaluated")
-    cinter = _without_repeats(cinter, f"{name}.cinter")
+    repeats = cinter.height
+    cinter = _without_repeats(cinter)
+    repeats -= cinter.height
+    _warn_of_repeats(repeats, f"{name}.cinter")
     item, comment = frames["item"], frames["comment"]
     items, comments = (_tokens(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
     users = _user_tokens(inter["user_id"], cinter["user_id"], name)
@@ -203,7 +271,7 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
     inter_time, cinter_time = inter["timestamp"].to_numpy(), cinter["timestamp"].to_numpy()
     upload = _padded(item["upload_time"].fill_null(np.inf).to_numpy(), np.inf)
     tags = pl.concat([pl.Series([""]), item["tags"]]).rename("tags")
-    return Tables(
+    tables = Tables(
         name=name,
         folder=folder,
         fingerprint=fingerprint,
@@ -226,6 +294,7 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
         comment_is_reply=_padded((comment["parent_id"] != "").to_numpy(), np.False_),
         item_time=_item_time(upload, (inter_item, inter_time), (cinter_item, cinter_time)),
     )
+    return tables, repeats
 
 
 def _sorted_events(frame: pl.DataFrame, file: str) -> pl.DataFrame:
@@ -235,23 +304,24 @@ def _sorted_events(frame: pl.DataFrame, file: str) -> pl.DataFrame:
     return frame if frame["timestamp"].is_sorted() else frame.sort("timestamp", maintain_order=True)
 
 
-def _without_repeats(cinter: pl.DataFrame, file: str) -> pl.DataFrame:
+def _without_repeats(cinter: pl.DataFrame) -> pl.DataFrame:
     """Each comment interaction once: a like and a reply of the same moment, or a row given twice, is one."""
-    once = cinter.unique(["user_id", "comment_id", "timestamp"], keep="first", maintain_order=True)
-    if once.height < cinter.height:
+    return cinter.unique(["user_id", "comment_id", "timestamp"], keep="first", maintain_order=True)
+
+
+def _warn_of_repeats(repeats: int, file: str) -> None:
+    if repeats:
         logger.warning(
-            "%s: %s rows repeat user, comment and time of another row; they are counted once",
-            file,
-            f"{cinter.height - once.height:,}",
+            "%s: %s rows repeat user, comment and time of another row; they are counted once", file, f"{repeats:,}"
         )
-    return once
 
 
 def _tokens(frame: pl.DataFrame, file: str) -> pl.Series:
     tokens = frame.to_series(0)
     if tokens.is_in(["", PAD]).any():
         raise DataError(f"{file}: an empty {tokens.name} or one of {PAD!r}, which stands for padding; {_ADVICE}")
-    if tokens.n_unique() != len(tokens):
+    hashes = np.sort(tokens.hash().to_numpy())  # all different: so are the tokens, and nothing else is needed
+    if (hashes[1:] == hashes[:-1]).any() and tokens.n_unique() != len(tokens):
         twice = tokens.filter(tokens.is_duplicated())[0]
         raise DataError(f"{file}: {tokens.name} {twice!r} occurs more than once; {_ADVICE}")
     return pl.concat([pl.Series([PAD]), tokens]).rename(tokens.name)
@@ -266,9 +336,14 @@ def _user_tokens(inter: pl.Series, cinter: pl.Series, name: str) -> pl.Series:
 
 def _ids(tokens: pl.Series, known: pl.Series, file: str = "", where: str | None = None) -> NDArray[np.int32]:
     """The id of every token; a token missing from `where` is an error, or 0 where `where` is not given."""
-    index = known.to_frame("token").with_row_index("id")
-    joined = tokens.to_frame("token").join(index, on="token", how="left", maintain_order="left")
-    ids = joined["id"].fill_null(0).to_numpy().astype(np.int32)
+    if len(known) <= len(tokens):
+        numbers = tokens.cast(pl.Enum(known), strict=False).to_physical()
+        ids = numbers.fill_null(0).to_numpy().astype(np.int32)
+    else:  # looking few tokens up among many: those that match, in any order
+        index = known.to_frame("token").with_row_index("id")
+        found = tokens.to_frame("token").with_row_index("row").join(index, on="token", how="inner")
+        ids = np.zeros(len(tokens), np.int32)
+        ids[found["row"].to_numpy()] = found["id"].to_numpy()
     missing = ids == 0
     if where is not None and missing.any():
         raise DataError(
