@@ -94,6 +94,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),
     # the joint data set
     Parameter(
+        "data_cache",
+        "True, False",
+        _is_bool,
+        "keep data of 16 MiB or more in columns beside the atomic files (`<name>.cache/`), from which the next start "
+        "maps them; made anew when a file changes",
+    ),
+    Parameter(
         "MAX_RECORD_LIST_LENGTH",
         "an integer >= 1, or nothing",
         _at_least(1),

@@ -167,7 +167,8 @@ class JointDataset(SequentialDataset):
 
     def _joint_data(self, folder: Path) -> JointData:
         # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
-        tables = Tables.load(folder) if self._other is None else self._other.tables
+        cache = self.config["data_cache"] is not False
+        tables = Tables.load(folder, cache=cache) if self._other is None else self._other.tables
         split = self.config["eval_args"]["split"]
         settings = {
             "split": split if self.kind == "video" else parse_split(split, tables),  # comments: `check_comments`

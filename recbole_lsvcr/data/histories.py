@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recbole_lsvcr.data.instances import InstanceBatch, Kind
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import Records
-from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments
+from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments, stable_order
 from recbole_lsvcr.data.tables import Tables
 
 # Under one video, records that end within `record_gap` of each other are cut by a split boundary, and there are two.
@@ -29,7 +29,7 @@ class Timeline:
 
     @classmethod
     def of(cls, tables: Tables) -> Timeline:
-        order = np.argsort(tables.inter_user, kind="stable")
+        order = stable_order(tables.inter_user)
         user = tables.inter_user[order]
         return cls(user, tables.inter_item[order], tables.inter_time[order], offsets_of(user, tables.n_users))
 

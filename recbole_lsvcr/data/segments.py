@@ -8,13 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+_AT_ONCE = 1 << 14  # queries bisected together: what is held for them stays in the processor's cache
 
 
 def offsets_of(sorted_ids: np.ndarray, n: int) -> Ints:
     """Offsets `[n + 1]` of the segments of `sorted_ids` (non-decreasing ids in `[0, n)`)."""
-    offsets = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(sorted_ids, minlength=n), out=offsets[1:])
-    return offsets
+    return np.searchsorted(sorted_ids, np.arange(n + 1, dtype=sorted_ids.dtype)).astype(np.int64, copy=False)
+
+
+def stable_order(ids: np.ndarray) -> Ints:
+    """The indices that sort `ids` (whole numbers in `[0, 2**31)`), equal ones in the order in which they stand.
+
+    As `argsort(ids, kind="stable")`, which takes more than twice as long.
+    """
+    packed = np.left_shift(ids, 32, dtype=np.int64)
+    for first in range(0, len(ids), _AT_ONCE):
+        packed[first : first + _AT_ONCE] |= np.arange(first, min(first + _AT_ONCE, len(ids)))
+    packed.sort()
+    packed &= 0xFFFFFFFF
+    return packed
 
 
 def search_segments(
@@ -27,10 +39,20 @@ def search_segments(
     """`begin[q] + searchsorted(values[begin[q]:end[q]], queries[q], side)` for every query at once.
 
     A bisection in lock step: exact for float64 times, since no key is packed from user and time, and in the memory of
-    a few arrays as long as `queries`.
+    an array as long as `queries`.
     """
     low = np.array(begin, np.int64)
-    size = np.asarray(end, np.int64) - low
+    for first in range(0, len(low), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        _bisect(values, low[some], np.asarray(end[some], np.int64), queries[some], side)
+    return low
+
+
+def _bisect(
+    values: np.ndarray, low: np.ndarray, end: np.ndarray, queries: np.ndarray, side: Literal["left", "right"]
+) -> None:
+    """`search_segments` for a few queries: moves `low` from the beginning of each segment to the place found."""
+    size = end - low
     for _ in range(int(size.max(initial=0)).bit_length()):
         half = size >> 1
         # A finished query (size 0) may point one past the array; its probe is clipped and its result not used.
@@ -38,7 +60,6 @@ def search_segments(
         right = (probe < queries if side == "left" else probe <= queries) & (size > 0)
         low += np.where(right, half + 1, 0)
         size = np.where(right, size - half - 1, half)
-    return low
 
 
 def expand(begin: np.ndarray, end: np.ndarray) -> tuple[Ints, Ints]:

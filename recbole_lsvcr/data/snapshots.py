@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments
+from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments, stable_order
 from recbole_lsvcr.data.splits import DAY
 from recbole_lsvcr.data.tables import Tables
 
@@ -45,19 +45,25 @@ class Pool:
 
     @classmethod
     def of(cls, tables: Tables) -> Pool:
-        comment = 1 + np.flatnonzero(~tables.comment_is_reply[1:])
-        time = tables.comment_time[comment]
-        if (time[1:] < time[:-1]).any():  # many sources know no posting times, and sorting millions takes seconds
-            comment = comment[np.argsort(time, kind="stable")]
-        comment = comment[np.argsort(tables.comment_item[comment], kind="stable")]
+        item, time = tables.comment_item[1:], tables.comment_time[1:]
+        comment: np.ndarray | None = None  # all of them as they come, if None
+        if tables.comment_is_reply.any():
+            comment = np.flatnonzero(~tables.comment_is_reply[1:])
+            item, time = item[comment], time[comment]
+        # Many sources know no posting times, and sorting millions takes seconds.
+        timed = bool((time[1:] != time[:-1]).any())
+        if timed and (time[1:] < time[:-1]).any():
+            by_time = np.argsort(time, kind="stable")
+            comment = by_time if comment is None else comment[by_time]
+            item, time = item[by_time], time[by_time]
+        order = stable_order(item)
+        time = time[order] if timed else time
+        comment = (order if comment is None else comment[order]).astype(np.int32)
+        comment += 1
         position = np.full(tables.n_comments, -1, np.int32)
-        position[comment] = np.arange(len(comment))
-        return cls(
-            comment=comment.astype(np.int32),
-            time=tables.comment_time[comment],
-            offsets=offsets_of(tables.comment_item[comment], tables.n_items),
-            position=position,
-        )
+        position[comment] = np.arange(len(comment), dtype=np.int32)
+        sizes = np.bincount(item, minlength=tables.n_items)
+        return cls(comment, time, np.concatenate([[0], np.cumsum(sizes)]), position)
 
     def sizes(self, items: np.ndarray) -> NDArray[np.int64]:
         """How many comments of each video there are."""
