@@ -275,8 +275,7 @@ def _write_column(path: Path, column: Column) -> None:
         np.save(path, column, allow_pickle=False)
     else:
         # One batch, so that it is read back in one piece.
-        frame = column.rechunk().rename(path.stem).to_frame()
-        frame.write_ipc(path, record_batch_size=max(len(column), 1))
+        column.rechunk().to_frame().write_ipc(path, record_batch_size=max(len(column), 1))
     with open(path, "rb") as written:
         os.fsync(written.fileno())
 
