@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -57,16 +58,19 @@ class JointData:
         self.record_gap = float(record_gap)
         self.n_users, self.n_items, self.n_comments = tables.n_users, tables.n_items, tables.n_comments
 
-        self.records = build_records(tables, self.record_gap, self.split.boundaries)
-        self._timeline = Timeline.of(tables)
-        self.videos, train_videos = self._video_instances()
-        self.comments = self._comment_instances()
+        with ThreadPoolExecutor(1) as beside:  # sorting millions of comments takes as long as all the others
+            pool = beside.submit(Pool.of, tables)
+            self.records = build_records(tables, self.record_gap, self.split.boundaries)
+            self._timeline = Timeline.of(tables)
+            self.videos, train_videos = self._video_instances()
+            self.comments = self._comment_instances()
         if not isinstance(split, Split):
             self._check_phases(split)
         line = self._timeline
         self.train_item_count = np.bincount(line.item[train_videos], minlength=self.n_items)
         self.train_user_count = np.bincount(line.user[train_videos], minlength=self.n_users)
-        self._popular = PopularComments(tables, self.comments.phase[self.records.event_record] == TRAIN)
+        train_events = self.comments.phase[self.records.event_record] == TRAIN
+        self._popular = PopularComments(tables, train_events, pool.result())
         self._histories = Histories(
             timeline=line,
             records=self.records,

@@ -67,10 +67,10 @@ class PopularComments:
     replies do not.
     """
 
-    def __init__(self, tables: Tables, train_events: np.ndarray) -> None:
-        """`train_events` `[J]` bool: which rows of `.cinter` count."""
+    def __init__(self, tables: Tables, train_events: np.ndarray, pool: Pool | None = None) -> None:
+        """`train_events` `[J]` bool: which rows of `.cinter` count; `pool`: that of `tables`, if it was made before."""
         self._n_items = tables.n_items
-        self._pool = Pool.of(tables)
+        self._pool = Pool.of(tables) if pool is None else pool
         position = self._pool.position[tables.cinter_comment]
         counted = np.flatnonzero(train_events & (position >= 0))
         item = tables.cinter_item[counted].astype(np.int64)
