@@ -76,12 +76,12 @@ def main() -> int:
     parser.add_argument("raw", type=Path, nargs="+", help="folders of kuaicomt_raw.py")
     parser.add_argument("--pandas", type=Path, help="the folder that pandas converts too")
     parser.add_argument("--work", type=Path, required=True, help="folder for the data sets")
-    parser.add_argument("--options", nargs="*", default=[], help="further options of the converter")
+    parser.add_argument("--options", default="", help="further options of the converter, as one text")
     parser.add_argument("--output", type=Path, help="JSON file; what it holds already stays")
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": f"{os.cpu_count()} cores", "data": "SYNTHETIC (kuaicomt_raw.py)", "runs": {}}
     for raw in options.raw:
-        report["runs"][raw.name] = measure(OURS, raw, options.work / f"{raw.name}-ours", options.options)
+        report["runs"][raw.name] = measure(OURS, raw, options.work / f"{raw.name}-ours", options.options.split())
         sys.stdout.write(f"{raw.name}: {report['runs'][raw.name]}\n")
         if raw == options.pandas:
             plain = measure(PANDAS, raw, options.work / f"{raw.name}-pandas", [])
