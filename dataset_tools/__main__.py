@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from dataset_tools import __version__, check, kuaicomt, microlens, sample, table, youtube
+from dataset_tools import __version__, check, describe, kuaicomt, microlens, sample, table, youtube
 from dataset_tools.errors import DataToolError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ COMMANDS: dict[str, ModuleType] = {
     "table": table,
     "sample": sample,
     "check": check,
+    "describe": describe,
 }
 
 
