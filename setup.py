@@ -53,6 +53,7 @@ setup(
         "polars>=2,<3",
         "duckdb>=1.4,<2",
         "zstandard>=0.22,<1",
+        "plotly>=6,<8",
         "PyYAML>=6,<7",
         "tqdm>=4.60,<5",
     ],
