@@ -33,6 +33,8 @@ class Engine:
     def __init__(self, stage: Stage, *, memory: float = MEMORY_GB) -> None:
         self.stage = stage
         self.problems: Problems = stage.problems
+        for left in stage.folder.glob("engine.db*"):  # by a run that was killed
+            left.unlink()
         self._sql = duckdb.connect(
             str(stage.folder / "engine.db"),
             config={
