@@ -30,6 +30,7 @@ NO_BREAK = "last line without line break (is the file cut short?)"
 _SCAN = 1 << 20  # bytes looked at together: they stay in the processor's cache
 _DECODE = 1 << 16  # bytes decoded together
 _EXACT = 4 << 20  # bytes that go through the csv module together
+_SIGNS = (b"x", b"\x1f", b"(", b"\xef", b"\n")  # first bytes: zlib, gzip, zstd, byte order mark; a blank line
 _LF, _CR, _QUOTE = b'\n\r"'
 
 
@@ -88,6 +89,8 @@ class _Table:
         buffer = np.frombuffer(data, np.uint8)
         quoted = self._dialect.quoted and b'"' in data
         marks, quotes, breaks = self._marks(buffer, quoted)
+        if not quoted and (plain := self._plain(data, buffer, marks, line)) is not None:
+            return plain
         if quoted and not self._is_well_quoted(buffer, quotes):
             return None
         is_break = buffer[marks] == _LF
@@ -115,6 +118,36 @@ class _Table:
             self._report(int(lines[row]), not_utf8.get(int(row)) or int(widths[row]))
         taken = int(np.searchsorted(breaks, ends[-1], "right")) if quoted else len(ends)
         return _Piece(self._request.with_places(frame, places), int(ends[-1]) + 1, taken)
+
+    def _plain(self, data: bytes, buffer: np.ndarray, marks: np.ndarray, line: int) -> _Piece | None:
+        """The records of a block without quotes, carriage returns, blank lines, bytes that are not UTF-8, rows of
+        another width, and signs that Polars takes for those of a packed stream; None for any other block."""
+        end = data.rfind(b"\n") + 1
+        marks = marks[: np.searchsorted(marks, end)]
+        rows = len(marks) // self._width
+        if (
+            not rows
+            or len(marks) != rows * self._width
+            or b"\r" in data
+            or b"\n\n" in data
+            or data[:1] in _SIGNS
+            or not np.all(buffer[marks[self._width - 1 :: self._width]] == _LF)
+            or np.count_nonzero(buffer[marks] == _LF) != rows
+        ):
+            return None
+        text = data[:end]
+        if not text.isascii():
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                return None
+        starts = np.concatenate([[0], marks[self._width - 1 :: self._width][:-1] + 1])
+        if np.max(marks[self._width - 1 :: self._width] - starts) > RECORD_LIMIT:
+            return None
+        frame = self._parse(text, buffer, starts, marks.reshape(-1, self._width), None, by_total=True)
+        if frame is None:
+            return None
+        return _Piece(self._request.with_places(frame, line + np.arange(rows)), end, rows)
 
     def _marks(self, buffer: np.ndarray, quoted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where separators and line breaks outside quotes are, where quotes, and (if `quoted`) where all line breaks.
@@ -149,9 +182,17 @@ class _Table:
         )
 
     def _parse(
-        self, text: bytes, buffer: np.ndarray, starts: np.ndarray, marks: np.ndarray, quotes: np.ndarray | None
+        self,
+        text: bytes,
+        buffer: np.ndarray,
+        starts: np.ndarray,
+        marks: np.ndarray,
+        quotes: np.ndarray | None,
+        *,
+        by_total: bool = False,
     ) -> pl.DataFrame | None:
-        """The wanted columns of the rows in `text`, None if a field is not as long as its `marks` in `buffer` say."""
+        """The wanted columns of the rows in `text`, None if a field is not as long as its `marks` in `buffer` say; or,
+        `by_total`, all fields of a column together."""
         if not len(marks):
             return pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
         if not self._wanted:
@@ -173,6 +214,10 @@ class _Table:
         quotes_before: dict[int, np.ndarray] = {}  # a field begins where the one before it ends
         for column in self._wanted.values():
             begins, ends = marks[:, column - 1] + 1 if column else starts, marks[:, column]
+            if by_total:
+                if frame[str(column)].str.len_bytes().sum() != int(ends.sum()) - int(begins.sum()):
+                    return None
+                continue
             if quotes is not None:
                 for at, places in ((column, begins), (column + 1, ends)):
                     if at not in quotes_before:

@@ -84,8 +84,8 @@ def _drop_bad_rows(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.D
 
 def _keep(table: pl.DataFrame, good: pl.Expr, kind: str, shown: list[str], problems: Problems) -> pl.DataFrame:
     """The rows where `good`; the others are recorded."""
-    table = table.with_columns(_good=good.fill_null(False))
-    if not table["_good"].all():
-        problems.add_rows(kind, table.filter(~pl.col("_good")), shown)
-        table = table.filter(pl.col("_good"))
-    return table.drop("_good")
+    is_good = table.select(_good=good.fill_null(False)).to_series()
+    if is_good.all():
+        return table
+    problems.add_rows(kind, table.filter(~is_good), shown)
+    return table.filter(is_good)
