@@ -27,6 +27,7 @@ from dataset_tools.blocks import columns_of
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
 from dataset_tools.reading import Reading, unit_of
+from dataset_tools.schema import TIME_RANGE
 from dataset_tools.times import epoch_seconds, iso_seconds
 
 HELP = "the CSV files of KuaiComt"
@@ -164,13 +165,14 @@ class Chosen:
         self.share = share
 
     def holds(self, rows: pl.DataFrame) -> pl.Series:
-        """Whether each row is of them; a time that is none stays, for the checks to report."""
+        """Whether each row is of them; a time that cannot be right stays, for the checks to report."""
         wanted = pl.Series([True]).new_from_index(0, rows.height)
-        if self.since is not None or self.until is not None:
-            time = rows["timestamp"].cast(pl.Float64, strict=False)
-            for bound, outside in ((self.since, time < self.since), (self.until, time >= self.until)):
-                if bound is not None:
-                    wanted = wanted & ~outside.fill_null(False)
+        time = rows["timestamp"].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+        usable = time.is_between(*TIME_RANGE, closed="left").fill_null(False)
+        if self.since is not None:
+            wanted &= ~usable | (time >= self.since).fill_null(False)
+        if self.until is not None:
+            wanted &= ~usable | (time < self.until).fill_null(False)
         if self.share < 1:
             users = rows["user_id"].unique()
             kept = users.filter(pl.Series([_draw(user) < self.share for user in users], dtype=pl.Boolean))
