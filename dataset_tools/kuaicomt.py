@@ -173,11 +173,14 @@ class Chosen:
             wanted &= ~usable | (time >= self.since).fill_null(False)
         if self.until is not None:
             wanted &= ~usable | (time < self.until).fill_null(False)
-        if self.share < 1:
-            users = rows["user_id"].unique()
-            kept = users.filter(pl.Series([_draw(user) < self.share for user in users], dtype=pl.Boolean))
-            wanted = wanted & rows["user_id"].is_in(kept.implode())
-        return wanted
+        return wanted & self.has_user(rows)
+
+    def has_user(self, rows: pl.DataFrame) -> pl.Series:
+        """Whether each row's user is one of them, whatever its time."""
+        ids = rows["user_id"].str.strip_chars()
+        users = ids.unique()
+        kept = users.filter(pl.Series([_draw(user) < self.share for user in users], dtype=pl.Boolean))
+        return ids.is_in(kept.implode())
 
 
 class _Source:
@@ -288,9 +291,10 @@ class _Source:
         def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
             kept, block = self._numbers(block, numbers, empty=True)
             block = block.with_columns(kept)
-            if self.chosen.share < 1:
-                block = block.filter(self.chosen.holds(block.with_columns(timestamp=pl.lit("0"))))
-            return {"user": block}
+            chosen = block.filter(self.chosen.has_user(block))
+            if chosen.height < block.height:
+                self._note("users_not_chosen", block.height - chosen.height)
+            return {"user": chosen}
 
         return there, rows
 
@@ -315,7 +319,7 @@ class _Source:
         return epoch_seconds(pl.col(name), self._units[str(path)])
 
     def _chosen(self, rows: pl.DataFrame) -> pl.DataFrame:
-        kept = rows.filter(self.chosen.holds(rows.with_columns(pl.col("user_id").str.strip_chars())))
+        kept = rows.filter(self.chosen.holds(rows))
         if kept.height < rows.height:
             self._note("positives_outside_the_days_or_users_chosen", rows.height - kept.height)
         return kept

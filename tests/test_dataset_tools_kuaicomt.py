@@ -331,6 +331,27 @@ def test_days(tmp_path: Path, raw: Path, options: list[str], low: float | None, 
     assert meta_of(tmp_path / "x")["notes"].get("positives_outside_the_days_or_users_chosen", 0) == gone
 
 
+def test_a_share_of_the_users_is_the_same_in_every_file_and_every_time(tmp_path: Path, raw: Path) -> None:
+    got = convert("kuaicomt", raw, tmp_path / "x", "--user-share", "0.5")
+    users = {row[0] for row in got["user"][1:]}
+    assert 3 < len(users) < 16  # of 19; the draw is by the id alone, so this never changes
+    tables = kuaicomt(raw)
+    for suffix in ("inter", "cinter", "user"):
+        tables[suffix] = [row for row in tables[suffix] if row["user_id"] in users]
+    assert same(got, as_text(tables))
+    files = {name: [*reversed(rows)] for name, rows in thousand().items()}
+    for row in files["user_features"]:
+        row["user_id"] = f" {row['user_id']} "  # blanks around an id do not count
+    del files["video_features"][0], files["user_features"][0]
+    folder = put(tmp_path / "other", files)
+    more = convert("kuaicomt", folder, tmp_path / "y", "--user-share", "0.7", "--on-error", "skip")
+    assert {row[0] for row in more["user"][1:]} >= users - {"1018"}
+    with_days = convert("kuaicomt", raw, tmp_path / "z", "--user-share", "0.5", "--since", "2023-10-01T04:00")
+    for suffix in ("inter", "cinter"):
+        tables[suffix] = [row for row in tables[suffix] if row["timestamp"] >= T0 + 4 * 3600]
+    assert same(with_days, as_text(tables))
+
+
 @pytest.mark.parametrize("share", ["0", "1.5", "x", "nan", "-1"])
 def test_a_share_that_is_none(tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str], share: str) -> None:
     with pytest.raises(SystemExit) as caught:
