@@ -28,6 +28,7 @@ from dataset_tools.convert import Conversion, add_options, conversion, machine_o
 from dataset_tools.errors import DataToolError
 from dataset_tools.reading import Reading, unit_of
 from dataset_tools.schema import TIME_RANGE
+from dataset_tools.table import demand_rowwise
 from dataset_tools.times import epoch_seconds, iso_seconds
 
 HELP = "the CSV files of KuaiComt"
@@ -123,6 +124,7 @@ class Rule:
 
     def __init__(self, text: str, file: Path) -> None:
         self.text = text
+        self._rowwise = False  # known once a block was seen
         there = columns_of(file) or []
         names = [name.strip() for name in text.split(",")]
         if all(re.fullmatch(r"\w+", name) for name in names):
@@ -144,6 +146,9 @@ class Rule:
 
     def accepts(self, numbers: pl.DataFrame) -> pl.Series:
         """Boolean for every row; null counts as no."""
+        if not self._rowwise and numbers.height > 1:
+            demand_rowwise(numbers, self.expression, f"--positive {self.text!r}")
+            self._rowwise = True
         try:
             found = numbers.select(self.expression.alias("found")).to_series()
         except pl.exceptions.PolarsError as error:

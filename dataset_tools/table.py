@@ -216,7 +216,7 @@ class _Source:
         typed = block.with_columns(self._typed(block[name]) for name in block.columns if not name.startswith("_"))
         if not self._rowwise and block.height > 1:
             for name, one in {**self.expressions, f"{self.suffix}: where": self.where}.items():
-                _demand_rowwise(typed, one, name)
+                demand_rowwise(typed, one, name)
             self._rowwise = True
         computed = {name: _evaluate(typed, one, name) for name, one in self.expressions.items()}
         keep = _evaluate(typed, self.where, f"{self.suffix}: where")
@@ -247,7 +247,7 @@ class _Source:
         return _blank(column) if column.name in self.texts else _number(column)
 
 
-def _demand_rowwise(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None:
+def demand_rowwise(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None:
     """Refuse what a block would decide, an average or a rank: parts of the rows then give other values than all."""
     half = frame.height // 2
     parts = [frame.slice(0, half), frame.slice(half), *(frame.slice(row, 1) for row in range(min(half, 32)))]

@@ -293,6 +293,8 @@ def test_positive_rules(tmp_path: Path, raw: Path, text: str, rule: Callable[[in
         ("likes = 1", "user_video_inter.csv has no column likes"),
         ("is_like = 'a'", "--positive \"is_like = 'a'\" cannot be evaluated: cannot compare string"),
         ("concat(is_like, 'a')", "is not a condition on rows"),
+        ("max(is_like) > 0", "--positive 'max(is_like) > 0' needs more than one row at a time"),
+        ("is_like > avg(is_like)", "--positive 'is_like > avg(is_like)' needs more than one row at a time"),
     ],
 )
 def test_a_bad_rule_is_one_message(
