@@ -29,6 +29,7 @@ from dataset_tools.errors import DataToolError
 from dataset_tools.reading import Reading, unit_of
 from dataset_tools.schema import TIME_RANGE
 from dataset_tools.table import demand_rowwise
+from dataset_tools.text import normalise
 from dataset_tools.times import epoch_seconds, iso_seconds
 
 HELP = "the CSV files of KuaiComt"
@@ -247,7 +248,7 @@ class _Source:
                 tags=hashtags.list.concat(pl.concat_list(category)),
                 **more,
             )
-            title = pl.when(pl.col("words") != "").then("words").otherwise(pl.col("hashtags").list.join(" "))
+            title = pl.when(pl.col("words") != "").then("words").otherwise(normalise(pl.col("hashtags").list.join(" ")))
             frame = frame.with_columns(title=title)
             if "category" in more:
                 frame = frame.with_columns(title=pl.when(pl.col("title") != "").then("title").otherwise("category"))

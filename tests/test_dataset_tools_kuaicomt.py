@@ -453,6 +453,13 @@ def test_a_bad_time_is_a_fault_with_days_chosen_too(
         assert "user_video_inter.csv: 1 × " in (said := capsys.readouterr().err) and "(line 42: timestamp=" in said
 
 
+def test_a_hashtag_of_control_characters_alone_is_no_title(tmp_path: Path, small: tuple[Path, Tables]) -> None:
+    files = few()
+    files["video_features"].append({**video(7), "video_id": 77, "caption": "#\x07", "category": "food"})
+    got = convert("kuaicomt", put(tmp_path / "raw", files), tmp_path / "x")
+    assert got["item"][-1][:3] == ("77", "food", "food")
+
+
 # ------------------------------------------------------------------ files
 
 
