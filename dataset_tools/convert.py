@@ -156,6 +156,11 @@ class Conversion:
                     engine.drop_repeats()
                 _next(bar, "k-core")
                 core = engine.k_core(chosen.min_user_inter, chosen.min_item_inter)
+            if not engine.number("SELECT count(*) FROM inter"):
+                raise DataToolError(
+                    "no video interaction is left, nothing was written; are the files whole, the positives, days and "
+                    "users chosen, and the minimum counts, what they should be?"
+                )
             _next(bar, "writing")
             self._write(engine, core)
 

@@ -57,10 +57,11 @@ class Reading:
         rows: Callable[[pl.DataFrame], Mapping[str, pl.DataFrame]],
         *,
         key: str | None = None,
+        may_be_empty: bool = False,
         **layout: Any,
     ) -> None:
         """Stage what `rows` makes of each block of a file; `layout` as for `read_blocks`. `key` tells readings of one
-        file apart; None: it is read once.
+        file apart; None: it is read once. A file without a row is a fault, unless it `may_be_empty`.
         """
         problems = self.stage.problems
 
@@ -68,9 +69,13 @@ class Reading:
             file = problems.files.index(str(path)) if str(path) in problems.files else None
             start = Position() if position is None else Position(**position)
             self._bar.set_description(path.name)
+            empty = position is None and not may_be_empty
             for block in read_blocks(path, columns, problems, file=file, start=start, advance=self._advance, **layout):
                 yield rows(block.frame), asdict(block.position)
+                empty = False
                 self._estimate()
+            if empty and all(found.file != str(path) for found in problems.violations()):
+                problems.add("file without a row", problems.files.index(str(path)), None)
 
         self.stage.take(key or str(path), read)
 

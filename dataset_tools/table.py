@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
             for suffix, section in mapping.items():
                 source = _Source(suffix, section, files[suffix], work)
                 for path in files[suffix]:
-                    reading.take(path, source.needed, source.rows, key=f"{suffix}|{path}", **section.layout)
+                    key = f"{suffix}|{path}"
+                    reading.take(path, source.needed, source.rows, key=key, may_be_empty=True, **section.layout)
         work.finish()
     return 0
 

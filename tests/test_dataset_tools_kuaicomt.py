@@ -492,6 +492,7 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
     *((without(name), f"raw has no {name}.csv (also .tsv, .txt, with .gz or .zst); it has ") for name in NAMES[:4]),
     (two_endings, "raw has comment_features.csv and comment_features.tsv.gz; keep one of them"),
     *((cut(name, 0), f"{name}.csv is empty") for name in NAMES),
+    *((cut(name, 1), f"{name}.csv: 1 × file without a row") for name in NAMES),
     (header("user_video_inter", "time_ms", "when"), "user_video_inter.csv has no column time_ms or timestamp or "),
     (header("video_features", "video_id", "id"), "video_features.csv has no column video_id or photo_id; it has id, "),
     (header("video_features", "caption", "title"), "video_features.csv has no column caption; it has video_id, "),
@@ -510,6 +511,15 @@ def test_bad_files_are_one_message_and_nothing_written(
     assert main(["kuaicomt", str(tmp_path / "raw"), str(tmp_path / "x")]) == 2
     assert_one_message(capsys, message)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_nothing_left_is_an_error(
+    tmp_path: Path, small: tuple[Path, Tables], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (["--since", "2030-01-01"], ["--min-user-inter", "999"]):
+        assert main(["kuaicomt", str(small[0]), str(tmp_path / "x"), *options]) == 2
+        assert_one_message(capsys, "no video interaction is left, nothing was written; are the files whole, ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_none_or_cannot_be_read(
