@@ -291,6 +291,7 @@ class _Source:
         return [*ids, video, time, *flags.values()], rows
 
     def _user(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+        there = [name for name in there if name]  # a table's index has no name
         _one_of(path, there, ("user_id",))
         numbers = [name for name in there if _NUMBERS_OF_USERS.fullmatch(name)]
 

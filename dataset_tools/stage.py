@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -95,6 +96,7 @@ class Stage:
         self._rows[name] = first + rows.height
         rows = rows.with_columns(_row=pl.int_range(first, first + rows.height, dtype=pl.Int64))
         if name in ATOMIC_FILES:
+            _check_names(name, rows.columns)
             kept = clean_rows(name, rows, self.problems)
             if ATOMIC_FILES[name].key and kept.height < rows.height:
                 lost = pl.DataFrame({"id": ids_of(name, rows)}).filter(~rows["_row"].is_in(kept["_row"].implode()))
@@ -162,6 +164,23 @@ class Stage:
                 shutil.rmtree(path)
             elif path.name != "lock":
                 path.unlink()
+
+
+def _check_names(suffix: str, names: Iterable[str]) -> None:
+    """`DataToolError` for columns that neither an atomic file's header nor SQL could tell apart."""
+    known: dict[str, str] = {}
+    for name in names:
+        if not name or re.search(r'[\s\0:"]', name):
+            raise DataToolError(
+                f"{name!r} cannot be the name of a column of .{suffix}: blanks, colons and quotes have a meaning there;"
+                " rename it"
+            )
+        if name.lower() in known:
+            raise DataToolError(
+                f".{suffix} would have the columns {known[name.lower()]} and {name}, which differ in case only; rename"
+                " one"
+            )
+        known[name.lower()] = name
 
 
 def identity_of(files: Iterable[Path]) -> list[list[Any]]:

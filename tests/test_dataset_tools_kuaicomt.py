@@ -540,3 +540,33 @@ def test_a_folder_that_is_none_or_cannot_be_read(
         folder.parent.chmod(0o700)
     assert_one_message(capsys, "Permission denied")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# ------------------------------------------------------------------ users
+
+
+def users_with(tmp_path: Path, name: str) -> Path:
+    files = few()
+    files["user_features"] = [{name: 5, **row} for row in files["user_features"]]
+    return put(tmp_path / "raw", files)
+
+
+def test_an_index_without_a_name_is_left_out_of_the_users(tmp_path: Path, small: tuple[Path, Tables]) -> None:
+    assert same(convert("kuaicomt", users_with(tmp_path, ""), tmp_path / "x"), small[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Fans_count", ".user would have the columns Fans_count and fans_count, which differ in case only"),
+        ("a:b", "'a:b' cannot be the name of a column of .user: blanks, colons and quotes have a meaning there"),
+        ("a b", "'a b' cannot be the name of a column of .user"),
+        ("_file", "the column name _file is taken; rename it in the raw file"),
+    ],
+)
+def test_column_names_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    assert main(["kuaicomt", str(users_with(tmp_path, name)), str(tmp_path / "x")]) == 2
+    assert_one_message(capsys, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
