@@ -33,10 +33,11 @@ class Engine:
     def __init__(self, stage: Stage, *, memory: float = MEMORY_GB) -> None:
         self.stage = stage
         self.problems: Problems = stage.problems
-        for left in stage.folder.glob("engine.db*"):  # by a run that was killed
-            left.unlink()
+        database = stage.folder / "engine.db"
+        for path in (database, database.with_name("engine.db.wal")):  # of a run that was stopped
+            path.unlink(missing_ok=True)
         self._sql = duckdb.connect(
-            str(stage.folder / "engine.db"),
+            str(database),
             config={
                 "memory_limit": f"{memory:g}GB",
                 "temp_directory": str(stage.folder / "spill"),
