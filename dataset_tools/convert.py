@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import polars as pl
 from tqdm import tqdm
 
 from dataset_tools import __version__
@@ -209,7 +210,7 @@ def conversion(
     try:
         with Stage(parent / f".{name}.converting", job) as stage:
             yield Conversion(stage, options, write, machine.memory)
-    except duckdb.Error as error:
+    except (duckdb.Error, pl.exceptions.PolarsError) as error:
         raise DataToolError(
             f"the conversion stopped, nothing was written: {str(error).splitlines()[0]} (temporary files in {parent}: "
             "free space there, name another folder with --temp, or give more --memory)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -256,6 +257,22 @@ def test_no_room_to_sort_is_one_message(
     assert (
         said.count("\n") == 1 and f"(temporary files in {tmp_path}: free space there, name another folder with" in said
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [10_000, 30_000])  # bytes; a part has some 11,000, .comment some 40,000
+def test_a_full_disk_is_one_message(
+    tmp_path: Path, raw: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str], limit: int
+) -> None:
+    assert undisturbed["x.comment"][30_000:] and not undisturbed["x.inter"][30_000:]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        assert main(["kuaicomt", str(raw), str(tmp_path / "x")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err
+    assert said.startswith("lsvcr-data kuaicomt: ") and "too large" in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 
 
