@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -221,18 +223,44 @@ def _whole_folder(folder: Path, name: str) -> Iterator[Path]:
     """Yield a temporary sibling folder that takes the place of `folder` on success and vanishes on any error."""
     parent = folder.resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
+    _remove_remains(parent, name)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
+    with _locked(temporary):
+        try:
+            yield temporary
+            for path in temporary.iterdir():
+                with open(path, "rb") as written:
+                    os.fsync(written.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)
+            _replace_folder(parent / name, temporary)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_remains(parent: Path, name: str) -> None:
+    """Remove the temporary folders of runs that were killed: those that no process holds."""
+    for path in parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}\.part", path.name) and path.is_dir():
+            with _locked(path) as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder; yields whether it was free, False too where a file system cannot tell."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        for path in temporary.iterdir():
-            with open(path, "rb") as written:
-                os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        _replace_folder(parent / name, temporary)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
 def _replace_folder(target: Path, new: Path) -> None:

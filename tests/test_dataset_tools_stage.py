@@ -217,7 +217,7 @@ main(["kuaicomt", *sys.argv[2:]])
 """
 
 
-@pytest.mark.parametrize("after", [2, 17, 40, 66])
+@pytest.mark.parametrize("after", [2, 17, 40, 66, 76, 90])  # the last ones while the data set is written
 def test_a_killed_conversion_goes_on(tmp_path: Path, raw: Path, undisturbed: dict[str, bytes], after: int) -> None:
     command = [sys.executable, "-c", KILLED, str(after), str(raw), str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
