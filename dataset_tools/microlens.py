@@ -18,10 +18,11 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.blocks import columns_of
+from dataset_tools.blocks import columns_of, read_blocks
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError
+from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading, unit_of
 from dataset_tools.times import epoch_seconds
 
@@ -98,8 +99,7 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
         },
     )
     titles = files["titles"]
-    first = [name.strip().lower() for name in columns_of(titles) or []]
-    names = None if first[:1] == ["item"] else ["item", "title"]
+    names = ["item", "title"] if _is_headless(titles) else None
     columns = ["item", "title"] if names else list(columns_of(titles) or [])[:2]
     if len(columns) < 2:
         raise DataToolError(f"{titles} has the column {', '.join(columns)} only; expected are item and title")
@@ -115,6 +115,13 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
     if "counts" in files:
         names = ["item", "likes", "views"]
         reading.take(files["counts"], names, lambda block: {"counted": block}, header=names, **_TABS)
+
+
+def _is_headless(titles: Path) -> bool:
+    """Whether the first row of the titles is one; two columns of a file with a header are called item and title."""
+    blocks = read_blocks(titles, ["item"], Problems(), header=["item", "title"], block_bytes=1 << 16)
+    first = next(iter(blocks), None)
+    return first is not None and str(first.frame["item"][0]).strip().lower() != "item"
 
 
 def _derive(engine: Engine, work: Conversion) -> None:
