@@ -114,7 +114,8 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
         reading.take(files["comments"], names, lambda block: {"said": block}, header=names, **_TABS)
     if "counts" in files:
         names = ["item", "likes", "views"]
-        reading.take(files["counts"], names, lambda block: {"counted": block}, header=names, **_TABS)
+        problems = reading.stage.problems
+        reading.take(files["counts"], names, lambda block: {"counted": _counts(block, problems)}, header=names, **_TABS)
 
 
 def _is_headless(titles: Path) -> bool:
@@ -136,7 +137,7 @@ def _derive(engine: Engine, work: Conversion) -> None:
             "item",
             "SELECT t.*, c.likes, c.views FROM titled t LEFT JOIN counted c ON trim(c.item) = trim(t.item_id)"
             " ORDER BY t._row",
-            lambda rows: _counts(rows.drop("_row"), work),
+            lambda rows: rows.drop("_row"),
         )
     else:
         engine.derive("item", "SELECT * FROM titled ORDER BY _row", lambda rows: rows.drop("_row"))
@@ -165,11 +166,11 @@ def _derive(engine: Engine, work: Conversion) -> None:
     engine.derive("cinter", f"SELECT comment_id, user_id, item_id, timestamp, _file, _line FROM ({placed})")
 
 
-def _counts(rows: pl.DataFrame, work: Conversion) -> pl.DataFrame:
-    """Likes and views as numbers."""
+def _counts(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
+    """Likes and views as numbers, without the rows where one is none: these are faults."""
     for name in ("likes", "views"):
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-        bad = rows.filter(pl.col(name).is_not_null() & ~number.is_finite().fill_null(False))
-        work.problems.add_rows(f"malformed number in {name}", bad, [name])
-        rows = rows.with_columns(number.alias(name))
+        good = number.is_finite().fill_null(False)
+        problems.add_rows(f"malformed number in {name}", rows.filter(~good), ["item", name])
+        rows = rows.filter(good).with_columns(number)
     return rows

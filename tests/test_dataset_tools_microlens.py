@@ -130,6 +130,8 @@ LINES: dict[str, tuple[str, str, str]] = {  # the end of a file's name, a line m
     "no title": ("_titles.csv", "99, \n", "empty title in .item"),
     "counts twice": (COUNTS, "2\t5\t5\n", "second row of a video's likes and views"),
     "counts unknown": (COUNTS, "999\t5\t5\n", "likes and views of a video without a title"),
+    "likes": (COUNTS, "1\tmany\t5\n", "malformed number in likes"),
+    "views": (COUNTS, "1\t5\tinf\n", "malformed number in views"),
     "width": ("_comment_en.txt", "100\t1\n", WIDTH),
 }
 
