@@ -127,6 +127,8 @@ def _is_headless(titles: Path) -> bool:
 
 def _derive(engine: Engine, work: Conversion) -> None:
     """`.item` with likes and views, `.comment` and `.cinter` with the times of the pairs."""
+    if not {"inter", "titled"} <= set(engine.stage.names):  # no row of a file could be read
+        work.problems.settle("fail")
     stripped = "trim(item_id)"
     if "counted" in engine.stage.names:
         twice = "SELECT _row FROM counted QUALIFY row_number() OVER (PARTITION BY trim(item) ORDER BY _row) > 1"

@@ -163,11 +163,13 @@ def test_every_fault_is_fatal_or_dropped(
         ("Other_pairs.csv", "", "MicroLens-1k_pairs.csv and Other_pairs.csv; keep the files of one MicroLens in it"),
         ("Other_title_en.csv", "", "MicroLens-1k_titles.csv and Other_title_en.csv; keep the files of one"),
         ("MicroLens-1k_pairs.csv", "", "MicroLens-1k_pairs.csv is empty"),
+        ("MicroLens-1k_pairs.csv", "user,item,timestamp\n", "_pairs.csv: 1 × file without a row"),
         (
             "MicroLens-1k_pairs.csv",
             "user,item,time\n1,1,5\n",
             "_pairs.csv has no column timestamp; it has user, item, ",
         ),
+        ("MicroLens-1k_titles.csv", "item,title\n", "_titles.csv: 1 × file without a row"),
         ("MicroLens-1k_titles.csv", "item\n1\n", "_titles.csv has the column item only; expected are item and title"),
         ("MicroLens-1k_comment_en.txt", "", "MicroLens-1k_comment_en.txt is empty"),
         ("MicroLens-1k_likes_and_views.txt", "", "MicroLens-1k_likes_and_views.txt is empty"),
