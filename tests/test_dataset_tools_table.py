@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+from slow_conversion import convert as converted
+from slow_conversion import meta_of, write_rows
 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
@@ -63,6 +66,90 @@ def test_the_worked_example(tmp_path: Path) -> None:
     assert read_atomic(out / "x.cinter").rows() == [("u1", "c1", "v1", T0, 1.0, 0.0)]
     assert read_atomic(out / "x.comment").rows() == [("c1", "v1", "NA \ufffd", "u2", 3.0), ("c2", "v2", "", "", None)]
     assert '"rows_of_inter_not_positive": 1' in (out / "x.meta.json").read_text()
+
+
+def test_a_thousand_rows_in_two_files_counted_by_hand(tmp_path: Path) -> None:
+    """Row k: user k % 17, video k % 23, liked if k is a multiple of 5, shared if of 11; times in no order."""
+    at = [int(T0) + 60 * (389 * k % 1000) for k in range(1000)]
+    logs = tmp_path / "logs"
+    for part, rows in enumerate((range(600), range(600, 1000))):
+        header = ("uid", "vid", "ms", "like", "share", "seconds")
+        events = [(k % 17, k % 23, at[k] * 1000 + k, int(k % 5 == 0), int(k % 11 == 0), k / 4) for k in rows]
+        write_rows(logs / f"day-{part}.csv", [header, *events])
+    videos = [{"id": v, "name": f"n{v}\n", "topics": ["a b", f"t{v % 3}"], "by": {"id": v % 5}} for v in range(30)]
+    (logs / "videos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in videos))
+    write_rows(logs / "said.tsv", [("vid", "text"), *((k % 30, f"x\t{k}") for k in range(1000))], "\t")
+    write_rows(logs / "liked.csv", [("uid", "c", "vid", "t"), *((k % 19, k + 1, k % 30, at[k]) for k in range(1000))])
+    mapping = {
+        "inter": {
+            "file": "day-*.csv",
+            "where": "like = 1 OR share = 1 AND seconds >= 100",
+            "columns": {
+                "user_id": {"column": "uid", "prefix": "u"},
+                "item_id": {"column": "vid", "prefix": "v"},
+                "timestamp": {"column": "ms", "time": "ms"},
+                "like": "like",
+                "minutes": {"expr": "seconds / 60"},
+                "mark": {"row": "r"},
+            },
+        },
+        "item": {
+            "file": "videos.jsonl",
+            "columns": {
+                "item_id": {"column": "id", "prefix": "v"}, "title": "name", "tags": "topics", "author_id": "by.id"
+            },
+        },
+        "comment": {
+            "file": "said.tsv",
+            "separator": "\t",
+            "columns": {"comment_id": {"row": "c"}, "item_id": {"column": "vid", "prefix": "v"}, "content": "text"},
+        },
+        "cinter": {
+            "file": "liked.csv",
+            "columns": {
+                "user_id": {"column": "uid", "prefix": "u"},
+                "comment_id": {"column": "c", "prefix": "c"},
+                "item_id": {"column": "vid", "prefix": "v"},
+                "timestamp": "t",
+                "like": {"value": 1},
+            },
+        },
+    }  # fmt: skip
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(mapping, sort_keys=False))
+    got = converted("table", logs, tmp_path / "x", "--mapping", str(tmp_path / "map.yaml"))
+    assert check(tmp_path / "x") == []
+    # Multiples of 5: 200; of 11 from 400 on (seconds >= 100): 54, of which 11 are multiples of 55.
+    positives = [k for k in range(1000) if k % 5 == 0 or (k % 11 == 0 and k >= 400)]
+    assert len(positives) == 200 + 54 - 11
+    by_time = sorted(positives, key=lambda k: at[k])
+    first = {(k % 17, k % 23): k for k in reversed(by_time)}
+    kept = [k for k in by_time if first[k % 17, k % 23] == k]
+    assert got["inter"][0] == tuple(
+        ["user_id:token", "item_id:token", "timestamp:float", "like:float", "minutes:float", "mark:token"]
+    )
+    assert [(*row[:4], float(row[4]), row[5]) for row in got["inter"][1:]] == [
+        (
+            f"u{k % 17}",
+            f"v{k % 23}",
+            repr((at[k] * 1000 + k) / 1000),
+            str(int(k % 5 == 0)),
+            pytest.approx(k / 240),
+            f"r{k + 1}",
+        )
+        for k in kept
+    ]
+    assert got["item"][1:] == [(f"v{v}", f"n{v}", f"a_b t{v % 3}", str(v % 5)) for v in range(30)]
+    assert got["comment"][1:] == [(f"c{k + 1}", f"v{k % 30}", f"x {k}") for k in range(1000)]
+    assert got["cinter"][1:] == [
+        (f"u{k % 19}", f"c{k + 1}", f"v{k % 30}", str(at[k]), "1") for k in sorted(range(1000), key=lambda k: at[k])
+    ]
+    assert meta_of(tmp_path / "x")["notes"] == {
+        "rows_of_inter_read": 1000,
+        "rows_of_inter_not_positive": 1000 - len(positives),
+        "rows_of_item_read": 30,
+        "rows_of_comment_read": 1000,
+        "rows_of_cinter_read": 1000,
+    }
 
 
 def convert(folder: Path, inter: str, spec: dict[str, Any], name: str = "i.csv") -> list[tuple[Any, ...]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_conversion import convert, meta_of
 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
@@ -232,6 +234,64 @@ def test_a_folder_without_dumps_is_one_message(tmp_path: Path, capsys: pytest.Ca
     videos = write_lines(tmp_path / "v.jsonl", channel()[0])
     assert main(["youtube", str(videos), str(tmp_path / "x")]) == 2
     assert "found 3 videos and 0 comments; a data set needs both" in capsys.readouterr().err
+
+
+def spoken(k: int) -> tuple[str, str, int, int | None]:
+    """Author, video, time and parent of comment k of a thousand: those with k % 5 == 4 reply to comment k - 4, the rest
+    begin threads. Author 0 owns the videos, author 7 is not told; times are all different and in no order."""
+    parent = k - 4 if k % 5 == 4 else None
+    return f"a{k % 13}", f"v{(k if parent is None else parent) % 11}", int(T0) + 60 * (389 * k % 1000), parent
+
+
+def test_a_thousand_comments_counted_by_hand(tmp_path: Path) -> None:
+    def told(k: int) -> dict[str, Any]:
+        author, _, at, _ = spoken(k)
+        when = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        return comment(f"c{k}", None if author == "a7" else author, when, f"text {k}")
+
+    videos = [{**video(f"v{v}"), "snippet": {**video(f"v{v}")["snippet"], "channelId": "a0"}} for v in range(12)]
+    tops = [k for k in range(1000) if spoken(k)[3] is None]
+    assert len(tops) == 800
+    threads = [thread(told(k), spoken(k)[1], *[told(k + 4)] * (k % 5 == 0)) for k in tops]
+    write_lines(tmp_path / "raw" / "videos.jsonl", videos)
+    write_lines(tmp_path / "raw" / "threads.jsonl", threads)
+    got = convert("youtube", tmp_path / "raw", tmp_path / "x")
+    assert check(tmp_path / "x") == []
+
+    rows = [(k, *spoken(k)) for k in range(1000)]
+    by_owner = {k for k, author, *_ in rows if author == "a0"}
+    to_owner = {k for k, *_, parent in rows if parent in by_owner}
+    nobody = {k for k, author, *_ in rows if author == "a7"}
+    in_time = sorted(rows, key=lambda row: row[3])
+    first: dict[tuple[str, str], int] = {}
+    for k, author, on, at, _ in in_time:
+        if k not in by_owner | nobody:
+            first.setdefault((author, on), at)
+    assert len(first) == 11 * 11  # 13 authors without the owner and nobody; 13 and 11 have no divisor in common
+    assert got["inter"][1:] == [(*pair, str(at)) for pair, at in sorted(first.items(), key=lambda entry: entry[1])]
+    replies = [row for row in in_time if row[4] is not None and row[0] not in by_owner | to_owner | nobody]
+    # Replies never have their parent's author: k and k - 4 differ modulo 13.
+    assert got["cinter"][1:] == [(a, f"c{p}", on, str(at), "0", "1") for _, a, on, at, p in replies]
+    kept = [k for top in tops for k in ((top, top + 4) if top % 5 == 0 else (top,)) if k not in by_owner | to_owner]
+    assert got["comment"][1:] == [
+        (
+            f"c{k}", spoken(k)[1], f"text {k}", "" if k in nobody else spoken(k)[0],
+            "" if spoken(k)[3] is None else f"c{spoken(k)[3]}", "2",
+            "" if spoken(k)[3] is not None else str(int(k % 5 == 0)), str(spoken(k)[2]),
+        )
+        for k in kept
+    ]  # fmt: skip
+    assert [row[0] for row in got["item"][1:]] == [f"v{v}" for v in range(12)]
+    # Every 13th of a thousand numbers: 77 from 0 on, 77 from 7 on.
+    assert len(by_owner) == len(nobody) == 77
+    assert meta_of(tmp_path / "x")["notes"] == {
+        "comments_given_twice": 0,
+        "comments_read": 1000,
+        "comments_without_author": 77,
+        "comments_by_owner_left_out": 77,
+        "replies_to_owner_left_out": len(to_owner),
+        "replies_to_oneself_no_interaction": 0,
+    }
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real YouTube data are not on this machine")
