@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
+import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,13 @@ from slow_conversion import (
 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files need neither threads nor to be safe from a power cut."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("dataset_tools.engine.os.cpu_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")
@@ -365,6 +375,47 @@ def test_a_hashtag_of_control_characters_alone_is_no_title(tmp_path: Path, small
     files["video_features"].append({**video(7), "video_id": 77, "caption": "#\x07", "category": "food"})
     got = convert("kuaicomt", put(tmp_path / "raw", files), tmp_path / "x")
     assert got["item"][-1][:3] == ("77", "food", "food")
+
+
+# ------------------------------------------------------------------ generated files
+
+
+def test_generated_files_with_and_without_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The benchmark's files: what its truth says, and the same data set when faults are added and dropped."""
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "kuaicomt_raw.py"
+    spec = importlib.util.spec_from_file_location("kuaicomt_raw_files", script)
+    assert spec is not None and spec.loader is not None
+    generator = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look there
+    spec.loader.exec_module(generator)
+    sizes = generator.Sizes(impressions=3000, comments=900, comment_interactions=300, users=40, videos=60)
+    for name, dirty in (("clean", 0.0), ("dirty", 0.05)):
+        generator.generate(tmp_path / name, generator.Options(sizes, seed=3, dirty=dirty))
+    got = convert("kuaicomt", tmp_path / "clean", tmp_path / "x")
+    assert same(got, as_text(kuaicomt(tmp_path / "clean"))) and check(tmp_path / "x") == []
+    truth = json.loads((tmp_path / "dirty" / "truth.json").read_text())
+    positives, meta = truth["positives"]["like|collect|forward"], meta_of(tmp_path / "x")
+    assert meta["rows"]["inter"] == positives["pairs"] and positives["repeats"] > 0
+    assert (meta["users"]["inter"], meta["videos"]["inter"]) == (positives["users"], positives["videos"])
+    assert (meta["rows"]["cinter"], meta["users"]["cinter"]) == (300, truth["comment_interactions"]["users"])
+
+    assert main(["kuaicomt", str(tmp_path / "dirty"), str(tmp_path / "y")]) == 2
+    assert not (tmp_path / "y").exists() and "faults in the raw data, nothing written" in capsys.readouterr().err
+    mended = convert("kuaicomt", tmp_path / "dirty", tmp_path / "y", "--on-error", "skip")
+    # A copied comment interaction is a row like any other; the joint data count those of one moment once.
+    header, *events = mended.pop("cinter")
+    copies = truth["faults"]["user_comment_inter"]["copy"]
+    assert copies > 0 and list(dict.fromkeys(events)) == list(dict.fromkeys(got["cinter"][1:]))
+    assert header == got["cinter"][0] and len(events) == 300 + copies
+    assert mended == {suffix: rows for suffix, rows in got.items() if suffix != "cinter"}
+    harmful = {**truth["faults"], "user_video_inter": truth["faults_among_positives"]["like|collect|forward"]}
+    copied = ("user_video_inter", "user_comment_inter")
+    expected = sum(
+        count
+        for file, kinds in harmful.items()
+        for kind, count in kinds.items()
+        if kind != "copy" or file not in copied
+    )
+    assert sum(meta_of(tmp_path / "y")["dropped"].values()) == expected
 
 
 # ------------------------------------------------------------------ files

@@ -53,6 +53,13 @@ def put(
     return folder
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files need neither threads nor to be safe from a power cut."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("dataset_tools.engine.os.cpu_count", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return put(tmp_path_factory.mktemp("microlens") / "raw")
@@ -80,9 +87,7 @@ def test_a_thousand_pairs_counted_by_hand(tmp_path: Path, raw: Path, expected: T
 
 def test_the_times_of_several_comments(tmp_path: Path, raw: Path) -> None:
     got = convert("microlens", raw, tmp_path / "x")
-    times = {row[0]: int(row[3]) for row in got["cinter"][1:]} if got["cinter"][0][0] == "comment_id:token" else {
-        row[1]: int(row[3]) for row in got["cinter"][1:]
-    }  # fmt: skip
+    times = {row[1]: int(row[3]) for row in got["cinter"][1:]}
     # Pair 7 stands in rows 7 and 907; comments 7, 907 and 957 (of pair 7 again, after 950) are about it.
     first, second = sorted((T0 + 60 * (387 * 7 % 1000), T0 + 60 * (387 * 907 % 1000)))
     assert [times[f"c{k + 1}"] for k in (7, 907, 957)] == [first, second, second]

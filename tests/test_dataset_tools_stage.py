@@ -173,7 +173,7 @@ def test_a_conversion_goes_on_after_every_step(
     assert convert(raw, tmp_path) == undisturbed
     total = stopping.done
     assert total > 60
-    for at in range(2, total + 1, 11):
+    for at in range(2, total + 1, 15):
         shutil.rmtree(tmp_path / "x")
         stopping = StoppingAt(at)
         assert main(["kuaicomt", str(raw), str(tmp_path / "x")]) == 130
