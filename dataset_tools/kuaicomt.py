@@ -183,6 +183,8 @@ class Chosen:
 
     def has_user(self, rows: pl.DataFrame) -> pl.Series:
         """Whether each row's user is one of them, whatever its time."""
+        if self.share == 1:
+            return pl.Series([True]).new_from_index(0, rows.height)
         ids = rows["user_id"].str.strip_chars()
         users = ids.unique()
         kept = users.filter(pl.Series([_draw(user) < self.share for user in users], dtype=pl.Boolean))
