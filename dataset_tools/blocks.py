@@ -19,6 +19,8 @@ __all__ = ["FORMATS", "Block", "Position", "columns_of", "read_blocks"]
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FORMATS |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
+# What Polars raises for a Parquet file that is none or damaged; it panics at some damages.
+_DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError)
 _FIRST_ROWS = 1 << 12  # of a Parquet file, to learn how large its rows are
 
 
@@ -31,10 +33,10 @@ def columns_of(
         return None
     try:
         if kind == "parquet":
-            return _scan(path).collect_schema().names()
+            return list(_scan(path).collect_schema().names())
         with open(path, "rb") as raw:
             return list(open_table(path, Stream(path, raw), separator, quoted, header)[0].names)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -52,7 +54,8 @@ def read_blocks(
     advance: Callable[[int], object] | None = None,
     optional: Collection[str] = (),
 ) -> Iterator[Block]:
-    """The `columns` of a raw file with `_file` and `_line`; text everywhere but in Parquet, which keeps its types.
+    """The `columns` of a raw file with `_file` and `_line`; text everywhere but in Parquet, which keeps its types (but
+    bytes become text).
 
     The format goes by the name's ending; text formats may be packed (`.gz`, `.zst`). `separator` is found in the first
     line when not given, `quoted=False` takes quotes as text, `header` names the columns of a file that does not.
@@ -112,15 +115,38 @@ def _read_parquet(request: Request, advance: Callable[[int], object] | None) -> 
         while at < total:
             until = min(at + step, total)
             frame = rows.select(wanted).slice(at, until - at).collect()
+            if wanted and frame.height != until - at:
+                raise DataToolError(f"cannot read {path}: it has fewer rows than its end says; is it damaged?")
             places = np.arange(at + 1, until + 1)
             step = max(1, min(step * 8, block_bytes * (until - at) // max(1, int(frame.estimated_size()))))
             at = until
             if advance is not None:
                 advance(size * at // total - told)
                 told = size * at // total
-            yield Block(request.with_places(frame, places), Position(at, at + 1))
-    except (pl.exceptions.PolarsError, OSError) as error:
+            frame = _as_text(request.with_places(frame, places), request)
+            if frame.height:
+                yield Block(frame, Position(at, at + 1))
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
+
+
+def _as_text(frame: pl.DataFrame, request: Request) -> pl.DataFrame:
+    """Bytes, which some programs write for texts, as text; without the rows where they are none."""
+    for name in [name for name, dtype in frame.schema.items() if dtype == pl.Binary]:
+        try:
+            frame = frame.with_columns(pl.col(name).cast(pl.String))
+        except pl.exceptions.ComputeError:
+            bad = pl.Series([not _is_text(value) for value in frame[name]], dtype=pl.Boolean)
+            request.problems.add_rows("bytes that are not UTF-8", frame.filter(bad), [name])
+            frame = frame.filter(~bad).with_columns(pl.col(name).cast(pl.String))
+    return frame
+
+
+def _is_text(value: bytes | None) -> bool:
+    try:
+        return value is None or value.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _kind(path: Path) -> str:
@@ -135,5 +161,6 @@ def _kind(path: Path) -> str:
     return kind
 
 
-def _unreadable(path: Path, error: Exception) -> DataToolError:
-    return DataToolError(f"cannot read {path}: {str(error).splitlines()[0]}")
+def _unreadable(path: Path, error: BaseException) -> DataToolError:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return DataToolError(f"cannot read {path}: {first}")

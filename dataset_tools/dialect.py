@@ -77,13 +77,20 @@ def open_table(
 
 def _header_end(head: bytes, offset: int, quoted: bool, separator: str | None) -> int:
     """Where the first record ends, -1 if not in `head`."""
-    end = head.find(b"\n", offset)
-    while quoted and end >= 0:
-        text = head[offset : end + 1].decode(errors="replace")
-        if not is_open(text, separator or _sniff(text.split("\n", 1)[0])):
-            break
-        end = head.find(b"\n", end + 1)
-    return end + 1 if end >= 0 else -1
+    end = head.find(b"\n", offset) + 1
+    if not end or not quoted or b'"' not in head[offset:end]:
+        return end or -1
+    first = head[offset:end].decode(errors="replace")
+    lines = Lines(head[offset : head.rfind(b"\n") + 1].decode(errors="replace"))
+    reader = _reader(lines, separator or _sniff(first), True, strict=True)
+    try:
+        next(reader, None)
+    except csv.Error:
+        if lines.exhausted:
+            return -1
+    for _ in range(reader.line_num - 1):
+        end = head.find(b"\n", end) + 1
+    return end
 
 
 def _separator(path: Path, separator: str | None, first: str) -> str:

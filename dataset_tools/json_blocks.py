@@ -110,7 +110,7 @@ def _read_document(stream: Stream, table: _Table) -> Iterator[Block]:
 
 
 class _Table:
-    """Values as text, `true` as 1, lists of texts as lists; `a.b` looks into objects; what is missing is null."""
+    """Values as text, `true` as 1, lists as lists of texts; `a.b` looks into objects; what is missing is null."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -126,12 +126,18 @@ class _Table:
             if not isinstance(value, dict):
                 self.request.problems.add("JSON that is not an object", self.request.file, line)
                 continue
+            parts = [
+                value.get(name, _ABSENT) if len(path) == 1 else _look_up(value, path) for name, path in self._columns
+            ]
+            try:
+                row = [_plain(part) for part in parts]
+            except RecursionError as error:  # the parser goes a little deeper than what writes JSON
+                self.request.problems.add(*fault_of(error, self.request.file, line))
+                continue
             lines.append(line)
-            for (name, path), column in zip(self._columns, found, strict=True):
-                part = value.get(name, _ABSENT) if len(path) == 1 else _look_up(value, path)
-                if part is not _ABSENT and name not in self.seen:
-                    self.seen.add(name)
-                column.append(_plain(part))
+            self.seen.update(name for (name, _), part in zip(self._columns, parts, strict=True) if part is not _ABSENT)
+            for column, part in zip(found, row, strict=True):
+                column.append(part)
         self.given |= bool(lines)
         series = [_series(name, column) for (name, _), column in zip(self._columns, found, strict=True)]
         return self.request.with_places(pl.DataFrame(series), np.array(lines, np.int64))
@@ -157,6 +163,6 @@ def _plain(value: Any) -> Any:
         return replace_surrogates(value)
     if isinstance(value, int):  # as json.dumps does it, in a quarter of the time
         return repr(int(value))
-    if isinstance(value, list):
-        return [_plain(part) for part in value if part is not None]
+    if isinstance(value, list):  # a list within a list is text
+        return [json.dumps(part) if isinstance(part, list) else _plain(part) for part in value if part is not None]
     return json.dumps(value)

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dataset_tools import blocks as blocks_module
 from dataset_tools import delimited, dialect, json_blocks
 from dataset_tools.blocks import Block, Position, columns_of, read_blocks
 from dataset_tools.errors import DataToolError
@@ -489,3 +491,51 @@ def test_parquet_keeps_its_types(folder: Path) -> None:
         read(folder / "t[1].parquet", ["z"])
     with pytest.raises(DataToolError, match="cannot read"):
         read_bytes(folder, (folder / "t[1].parquet").read_bytes()[:-9], ["a"], name="t.parquet")
+
+
+@pytest.mark.parametrize("separator", [None, ","])
+def test_a_quote_left_open_in_the_first_line_of_a_large_file_is_found_at_once(
+    folder: Path, separator: str | None
+) -> None:
+    began = time.process_time()
+    with pytest.raises(DataToolError, match="line 1: a quote is opened that is never closed"):
+        read_bytes(folder, b'"a,b\n' + b"1,2\n" * 200_000, ["b"], separator=separator)
+    assert time.process_time() - began < 20
+
+
+def test_lists_within_lists_are_text_and_nesting_has_an_end(folder: Path) -> None:
+    lines = b'{"a": [["x"], "y", {"z": [1]}]}\n{"a": 1}\n'
+    rows, faults, _ = read_bytes(folder, lines, ["a"], name="t.jsonl")
+    assert (rows, faults) == ([(['["x"]', "y", '{"z": [1]}'], 1), (["1"], 2)], {})
+    for opens, closes in ((b"[", b"]"), (b'{"a":', b"}")):
+        for depth in (300, 600, *range(880, 1010), 100_000):
+            deep = b'{"a": ' + opens * depth + b"1" + closes * depth + b'}\n{"a": 1}\n'
+            rows, faults, _ = read_bytes(folder, deep, ["a"], name="t.jsonl")
+            assert [row[-1] for row in rows] == ([1, 2] if not faults else [2])
+            assert set(faults) <= {"text that is not JSON"}
+
+
+def test_parquet_bytes_are_text(folder: Path) -> None:
+    frame = pl.DataFrame({"a": [b"x", "評".encode(), b"\xff", None], "b": [1, 2, 3, 4]})
+    frame.write_parquet(folder / "bytes.parquet")
+    rows, faults, blocks = read(folder / "bytes.parquet", ["a", "b"])
+    assert rows == [("x", 1, 1), ("評", 2, 2), (None, 4, 4)]
+    assert faults == {"bytes that are not UTF-8": ("row 3: a=b'\\xff'",)}
+    assert blocks[0].frame.schema["a"] == pl.String
+
+
+def test_parquet_at_whose_damage_polars_panics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pl.DataFrame({"a": [1, 2, 3]}).write_parquet(folder / "t.parquet")
+
+    def panics(path: Path) -> pl.LazyFrame:
+        raise pl.exceptions.PanicException("index out of bounds")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks_module, "_scan", panics)
+        for reading in (lambda: read(folder / "t.parquet", ["a"]), lambda: columns_of(folder / "t.parquet")):
+            with pytest.raises(DataToolError, match=r"cannot read .*index out of bounds"):
+                reading()
+    with monkeypatch.context() as patch:  # fewer rows than the file's end tells
+        patch.setattr(pl.LazyFrame, "slice", lambda rows, first, height: pl.LazyFrame({"a": [1]}))
+        with pytest.raises(DataToolError, match="fewer rows than its end says"):
+            read(folder / "t.parquet", ["a"])
