@@ -105,6 +105,11 @@ def field_type(suffix: str, name: str, dtype: pl.DataType) -> str:
     return "float" if dtype.is_numeric() or dtype == pl.Boolean else "token"
 
 
+def is_usable_name(name: str) -> bool:
+    """Whether a column that the contract does not know may have this name: it stands in a header as it is."""
+    return re.fullmatch(r"(?!_)[^:\"\s\x00-\x1f\x7f-\x9f]+( [^:\"\s\x00-\x1f\x7f-\x9f]+)*", name) is not None
+
+
 def read_header(path: Path) -> dict[str, str]:
     """The columns of an atomic file, `{name: RecBole type}` in file order; `DataToolError` if line 1 is no header."""
     try:

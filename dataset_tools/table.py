@@ -40,7 +40,7 @@ from dataset_tools.convert import Conversion, add_options, conversion, machine_o
 from dataset_tools.errors import DataToolError
 from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading
-from dataset_tools.schema import ATOMIC_FILES, field_type
+from dataset_tools.schema import ATOMIC_FILES, field_type, is_usable_name
 from dataset_tools.times import UNITS, check_format, epoch_seconds, formatted_seconds, iso_seconds, to_seconds
 
 HELP = "any CSV, TSV, JSON-lines or Parquet set, by a YAML mapping of columns"
@@ -102,7 +102,7 @@ def files_of(raw: Path, section: Section, place: str) -> list[Path]:
     """The files of a section, those of a pattern by name; `DataToolError` for one that is not there."""
     found: list[Path] = []
     for name in [section.file] if isinstance(section.file, str) else section.file:
-        paths = [raw / name] if (raw / name).is_file() or not set(name) & set("*?[") else sorted(raw.glob(name))
+        paths = [raw / name] if (raw / name).is_file() or not set(name) & set("*?[") else _matching(raw, name, place)
         if not paths or not all(path.is_file() for path in paths):
             raise DataToolError(f"{place}: {raw / name} does not exist; give a file below {raw}, a list, or a pattern")
         found += paths
@@ -112,13 +112,21 @@ def files_of(raw: Path, section: Section, place: str) -> list[Path]:
     return found
 
 
+def _matching(raw: Path, pattern: str, place: str) -> list[Path]:
+    root = Path(Path(pattern).anchor)
+    try:
+        return sorted(root.glob(str(Path(pattern).relative_to(root))) if root.name or root.root else raw.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise DataToolError(f"{place}: {pattern} is no pattern for files: {error}") from error
+
+
 def load_mapping(path: Path) -> dict[str, Section]:
     """Read and validate a mapping file; `DataToolError` says which key is wrong and what is accepted."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataToolError(f"cannot read the mapping {path}: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # 2023-13-45
         raise DataToolError(f"the mapping {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or not {"inter", "item"} <= set(raw):
         raise DataToolError(f"the mapping {path} needs the sections inter and item")
@@ -142,6 +150,13 @@ def _section(suffix: str, raw: Any, place: str) -> Section:
     if lacking:
         raise DataToolError(f"{place}: columns lacks {', '.join(lacking)}")
     columns = {str(name): _column(spec, f"{place}: {name}") for name, spec in raw["columns"].items()}
+    odd = [repr(name) for name in columns if not is_usable_name(name)]
+    if odd:
+        raise DataToolError(f"{place}: {', '.join(odd)} cannot be a field; give letters, digits and _, a letter first")
+    known = {name.lower(): name for name in (*columns, *required)}
+    twice = [name for name in columns if known[name.lower()] != name]
+    if twice:
+        raise DataToolError(f"{place}: {', '.join(twice)} differs from another field in upper and lower case only")
     return Section(**{**raw, "columns": columns})
 
 
@@ -227,19 +242,32 @@ class _Source:
             raise DataToolError(f"{self.suffix}: where is not a condition: {self.section.where}")
         notes, read = self.work.notes, f"rows_of_{self.suffix}_read"
         before = notes.get(read, 0)
-        columns = []
+        keep = keep.fill_null(False)
+        columns, several = [], pl.Series([False]).new_from_index(0, block.height)
         for name, spec in self.section.columns.items():
-            column = computed[name] if name in computed else _value(block, spec, before)
-            if spec.get("column") in self.lists and self._is_ours(name) and not isinstance(column.dtype, pl.List):
+            column = (computed[name] if name in computed else _value(block, spec, before)).alias(name)
+            _demand_plain(column, self.suffix)
+            is_list = isinstance(column.dtype, pl.List)
+            if not self._takes_lists(name, spec) and is_list:
+                bad = keep & ~several & (column.list.len() > 1).fill_null(False)
+                what = f"list where one value is expected in .{self.suffix}"
+                self.work.problems.add_rows(what, block.with_columns(column).filter(bad), [name])
+                column, several = column.list.first(), several | bad
+            elif spec.get("column") in self.lists and self._is_ours(name) and not is_list:
                 column = pl.select(pl.concat_list(pl.lit(column))).to_series()
             columns.append(_finish(column.alias(name), spec, self.suffix).alias(name))
         table = block.select("_file", "_line").with_columns(columns)
-        kept = table.filter(keep.fill_null(False))
+        kept = table.filter(keep & ~several)
         notes[read] = before + table.height
         if self.section.where is not None:
             left_out = f"rows_of_{self.suffix}_not_positive"
-            notes[left_out] = notes.get(left_out, 0) + table.height - kept.height
+            notes[left_out] = notes.get(left_out, 0) + table.height - int(keep.sum())
         return {self.suffix: kept}
+
+    def _takes_lists(self, name: str, spec: Mapping[str, Any]) -> bool:
+        """Whether a field may be a list: of tags, of words, or one that the contract does not know."""
+        known = ATOMIC_FILES[self.suffix].fields.get(name)
+        return (known is None or known.type == "token_seq") and not {"time", "split", "prefix"} & set(spec)
 
     def _typed(self, column: pl.Series) -> pl.Series:
         """A text column with empty text as null, and as numbers if every value of it is one."""
@@ -262,6 +290,15 @@ def demand_rowwise(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None
             raise DataToolError(f"{place} needs more than one row at a time; use the columns of a row only")
 
 
+def _demand_plain(column: pl.Series, suffix: str) -> None:
+    """Refuse what has no meaning in an atomic file: objects, lists of lists."""
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
+    if inner.is_nested() or inner in (pl.Binary, pl.Object):
+        raise DataToolError(
+            f"{suffix}: {column.name} is of the type {column.dtype}; give a text, a number, a time, or a list of these"
+        )
+
+
 def _blank(column: pl.Series) -> pl.Series:
     return column.replace({"": None})
 
@@ -277,7 +314,7 @@ def _format(path: Path) -> str:
 def _sql(text: str, place: str) -> pl.Expr:
     try:
         expression = pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataToolError(f"{place}: {text!r} is not an SQL expression: {str(error).splitlines()[0]}") from error
     return expression
 
@@ -285,7 +322,7 @@ def _sql(text: str, place: str) -> pl.Expr:
 def _evaluate(frame: pl.DataFrame, expression: pl.Expr, place: str) -> pl.Series:
     try:
         value = frame.select(expression.alias("value")).to_series()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataToolError(f"{place} cannot be evaluated: {str(error).splitlines()[0]}") from error
     return value if len(value) == frame.height else value.new_from_index(0, frame.height)
 

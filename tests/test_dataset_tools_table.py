@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,61 @@ def test_a_bad_mapping_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     (tmp_path / "map.yaml").write_text(text)
     assert main(["table", str(tmp_path), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_lists_of_one_are_values_and_longer_ones_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = {"columns": {**PLAIN, "timestamp": {"column": "t", "time": "ms"}, "more": "m"}}
+    lines = (
+        '{"u": ["a"], "i": "v", "t": [1696132800000], "m": ["x", ["y"]]}\n{"u": "b", "i": "v", "t": 1696132801000}\n'
+    )
+    assert convert(tmp_path / "one", lines, spec, "i.jsonl") == [("a", "v", T0, 'x ["y"]'), ("b", "v", T0 + 1, "")]
+    lines += '{"u": ["a", "b"], "i": "v", "t": 1}\n{"u": "a", "i": "v", "t": []}\n'
+    assert convert(tmp_path / "two", lines, spec, "i.jsonl") == []
+    message = capsys.readouterr().err
+    assert "i.jsonl: 1 × list where one value is expected in .inter (line 3: user_id=['a', 'b'])" in message
+    assert "i.jsonl: 1 × malformed number in .inter (line 4: timestamp=None)" in message
+
+
+def test_types_of_parquet_that_mean_nothing_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    frame = pl.DataFrame({"u": [b"a"], "i": ["v"], "t": [T0], "s": [{"x": 1}], "l": [[["x"]]]})
+    frame.write_parquet(folder / "p.parquet")
+    assert convert(folder, "", {"columns": PLAIN}, "p.parquet") == [("a", "v", T0)]
+    shutil.rmtree(folder / "x")
+    for name in ("s", "l"):
+        for spec in (name, {"column": name, "time": "ms"}, {"column": name, "prefix": "p"}):
+            assert convert(folder, "", {"columns": {**PLAIN, "like": spec}}, "p.parquet") == []
+            assert "inter: like is of the type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a:b", "x\ty", "x\ny", 'x"y', "_row", "_file", "", " ", "x "])
+def test_names_that_no_header_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert convert(tmp_path / "r", f"u,i,t\na,v,{T0}\n", {"columns": {**PLAIN, name: "u"}}) == []
+    assert f"{name!r} cannot be a field" in capsys.readouterr().err
+
+
+def test_names_that_sql_cannot_tell_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, more in enumerate(({"USER_ID": "u"}, {"mine": "u", "Mine": "u"})):
+        assert convert(tmp_path / str(number), f"u,i,t\na,v,{T0}\n", {"columns": {**PLAIN, **more}}) == []
+        assert f"{list(more)[number]} differs from another field in upper and lower case" in capsys.readouterr().err
+
+
+def test_patterns_from_the_root_and_bad_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "r"
+    convert(folder, f"u,i,t\na,v,{T0}\n", {"columns": PLAIN})
+    shutil.rmtree(folder / "x")
+    assert convert(folder, "", {"columns": PLAIN, "file": str(folder / "i*.csv")}) == []
+    assert "item.csv has no column i, t, u" in capsys.readouterr().err
+    assert convert(folder, "", {"columns": PLAIN, "file": str(folder / "i.*")}) == [("a", "v", T0)]
+    assert convert(folder, "", {"columns": PLAIN, "file": "**i.csv"}) == []
+    assert "**i.csv is no pattern for files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["inter: 2023-13-45", "inter: !!int x", "inter: !!timestamp x", "inter: " + "[" * 5000, "inter: !!bool x"]
+)
+def test_yaml_at_which_its_reader_stumbles(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (tmp_path / "map.yaml").write_text(text)
+    assert main(["table", str(tmp_path), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 2
+    assert "is not YAML" in capsys.readouterr().err
