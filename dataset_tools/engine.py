@@ -157,7 +157,9 @@ class Engine:
                 f" QUALIFY row_number() OVER (PARTITION BY _file ORDER BY _row) <= {SHOWN} ORDER BY _row"
             )
             names = ["_file", "_line", *shown]
-            self.problems.add_counted(kind, counts, pl.DataFrame(self.run(first), schema=names, orient="row"), shown)
+            self.problems.add_counted(
+                kind, counts, pl.DataFrame(self.run(first), schema=names, orient="row", infer_schema_length=None), shown
+            )
             self.drop(suffix, "SELECT _row FROM bad")
         return total
 

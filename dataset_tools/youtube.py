@@ -75,7 +75,7 @@ def _read(path: Path, problems: Problems, _: object) -> Iterator[Rows]:
                 _take(resource, (file, line), videos, comments)
             except _UnknownResourceError as error:
                 problems.add("not a video, comment thread or comment", file, line, str(error))
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, RecursionError) as error:
                 problems.add("resource without what the API always gives", file, line, str(error))
         if len(videos.rows) + len(comments.rows) >= _ROWS_PER_BLOCK:
             yield _tables(videos, comments), None
@@ -237,6 +237,6 @@ def _text(value: object) -> str | None:
 def _duration(name: str) -> pl.Expr:
     """An ISO 8601 duration (`PT1H2M3S`, `P1DT2S`) in seconds."""
     text = pl.col(name)
-    units = {"(\\d+)D": 86_400, "T.*?(\\d+)H": 3600, "T.*?(\\d+)M": 60, "T.*?(\\d+)S": 1}
+    units = {"([0-9]+)D": 86_400, "T.*?([0-9]+)H": 3600, "T.*?([0-9]+)M": 60, "T.*?([0-9]+)S": 1}
     parts = [text.str.extract(pattern).cast(pl.Float64).fill_null(0.0) * size for pattern, size in units.items()]
     return pl.when(text.is_not_null()).then(pl.sum_horizontal(parts)).alias(name)

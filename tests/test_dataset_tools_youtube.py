@@ -312,3 +312,35 @@ def test_the_real_channel(tmp_path: Path) -> None:
     assert inter.height == 58_519
     assert inter["user_id"].n_unique() == 3_647
     assert inter["item_id"].n_unique() == item.height == 2_246
+
+
+def test_durations_in_other_digits_are_none(tmp_path: Path) -> None:
+    videos, threads = channel()
+    videos[0]["contentDetails"] = {"duration": "PT1M٣S"}
+    raw = [write_lines(tmp_path / "v.jsonl", videos), write_lines(tmp_path / "t.jsonl", threads)]
+    assert main(["youtube", *map(str, raw), str(tmp_path / "x")]) == 0
+    assert read_atomic(tmp_path / "x" / "x.item", ["duration"]).to_series().to_list()[0] == 60
+
+
+@pytest.mark.parametrize("depth", [450, 900])
+def test_deep_nesting_is_a_fault_at_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], depth: int) -> None:
+    folder = dump(tmp_path / "raw")
+    deep = "[" * depth + "]" * depth
+    for key in ("kind", "id"):
+        line = {"kind": '"youtube#video"', "id": '"v9"', "snippet": '{"title": "t"}', key: deep}
+        text = "{" + ", ".join(f'"{name}": {value}' for name, value in line.items()) + "}"
+        (folder / f"{key}.jsonl").write_text(text + "\n")
+    status = main(["youtube", str(folder), str(tmp_path / "x"), "--on-error", "skip"])
+    assert status == 0
+    assert "kind.jsonl: 1 × " in capsys.readouterr().err
+
+
+def test_faults_of_many_files_some_without_a_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = dump(tmp_path / "raw")
+    for number in range(25):
+        lost = [comment(f"q{number}.{at}", "a", "2020-01-01T00:00:00Z") for at in range(5)]
+        write_lines(folder / f"w{number:02d}.jsonl", lost)
+    write_lines(folder / "x.jsonl", [comment("Q.1", "a", "2020-01-01T00:00:00Z", parentId="Q")])
+    assert main(["youtube", str(folder), str(tmp_path / "x")]) == 2
+    message = capsys.readouterr().err
+    assert "126 faults" in message and "x.jsonl: 1 × comment whose thread, and so its video, is missing" in message
