@@ -111,17 +111,17 @@ def _check_settings(path: Path, folder: Path, problems: Problems) -> None:
     file = problems.open_file(path.name)
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        columns = {str(suffix): list(names) for suffix, names in settings["load_col"].items()}
+        columns = {str(suffix): [str(name) for name in names] for suffix, names in settings["load_col"].items()}
     except FileNotFoundError:
         problems.add("missing file", file, None, "stock RecBole needs it")
         return
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problems.add("RecBole settings without load_col", file, None, " ".join(str(error).split()))
         return
     for suffix, names in columns.items():
         try:
             header = read_header(folder / f"{path.stem}.{suffix}")
-        except DataToolError:
+        except (DataToolError, ValueError):  # ValueError: a name with NUL
             header = {}
         for name in names:
             if name not in header:
@@ -132,17 +132,17 @@ def _check_meta(path: Path, folder: Path, problems: Problems) -> None:
     file = problems.open_file(path.name)
     try:
         meta: Any = json.loads(path.read_text(encoding="utf-8"))
-        hashes = dict(meta["files"])
+        hashes = {str(name): value for name, value in dict(meta["files"]).items()}
     except FileNotFoundError:
         problems.add("missing file", file, None, "where the data come from is not known")
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problems.add("meta file without the SHA-256 of the files", file, None, str(error))
         return
-    there = {f"{folder.resolve().name}.{suffix}" for suffix in SUFFIXES}
-    there = {name for name in there if (folder / name).exists()}
+    inside = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    there = {f"{folder.resolve().name}.{suffix}" for suffix in SUFFIXES} & inside
     for name in sorted(there | set(hashes)):
-        if name not in there and not (folder / name).exists():
+        if name not in inside:
             problems.add("file of the meta file that is missing", file, None, name)
         elif name not in hashes:
             problems.add("file that the meta file does not know", file, None, name)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -178,3 +179,30 @@ def test_the_meta_file_names_no_machine_path(sound: Path) -> None:
     assert str(sound.parent) not in json.dumps(meta) and set(meta["files"]) == {
         "x.inter", "x.item", "x.user", "x.cinter", "x.comment", "x.yaml",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("load_col: 2023-13-45", "RecBole settings without load_col"),
+        ("load_col: " + "[" * 5000, "RecBole settings without load_col"),
+        ("load_col: {inter: [[user_id]]}", "load_col names a column that is not there"),
+        ('load_col: {"in\\0ter": [user_id]}', "load_col names a column that is not there"),
+    ],
+)
+def test_settings_at_which_their_reader_stumbles(sound: Path, tmp_path: Path, text: str, kind: str) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "x"))
+    (folder / f"{folder.name}.yaml").write_text(text)
+    assert kind in {violation.kind for violation in check(folder)}
+
+
+@pytest.mark.parametrize(
+    "files", [{"": "x"}, {"..": "x"}, [[1, 2]], [["a", 1], [None, 2]], {"\0": "x"}, {"x" * 5000: "y"}]
+)
+def test_a_meta_file_of_strange_files(sound: Path, tmp_path: Path, files: Any) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "x"))
+    (folder / f"{folder.name}.meta.json").write_text(json.dumps({"files": files}))
+    kinds = {violation.kind for violation in check(folder)}
+    assert kinds == {"file of the meta file that is missing", "file that the meta file does not know"}
+    (folder / f"{folder.name}.meta.json").write_text("[" * 100_000)
+    assert "meta file without the SHA-256 of the files" in {violation.kind for violation in check(folder)}
