@@ -152,7 +152,7 @@ class Rule:
             self._rowwise = True
         try:
             found = numbers.select(self.expression.alias("found")).to_series()
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise DataToolError(f"--positive {self.text!r} cannot be evaluated: {_first(error)}") from error
         if found.dtype.is_numeric():
             found = found != 0

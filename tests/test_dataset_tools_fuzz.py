@@ -1,0 +1,88 @@
+"""A first few inputs of the fuzzer (`benchmarks/fuzz_readers.py`), and what it found in KuaiComt and MicroLens."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dataset_tools.__main__ import main
+from dataset_tools.check import check
+from dataset_tools.schema import read_atomic
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "fuzz_readers.py"
+T0 = 1_696_132_800
+
+
+@pytest.fixture(scope="module")
+def fuzzer() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("fuzz_readers", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz_readers"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+READERS = ("csv", "tsv", "headless", "unquoted", "jsonl", "document", "gzip", "zstd", "rules", "kuaicomt", "microlens")
+
+
+@pytest.mark.parametrize("name", [*READERS, "youtube", "table", "mapping", "command", "check"])  # parquet may abort
+def test_the_first_inputs_find_nothing(fuzzer: ModuleType, tmp_path: Path, name: str) -> None:
+    for number in range(4 if name in ("command", "check") else 25):
+        assert fuzzer.run_one(name, 0, number, tmp_path) is None
+
+
+def test_a_fault_is_found(fuzzer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fuzzer.READERS, "rules", (1, lambda rng, folder: [][rng.randrange(1)]))
+    what, text = fuzzer.run_one("rules", 0, 0, tmp_path)
+    assert what.startswith("IndexError: ") and "Traceback" in text
+
+
+KUAICOMT = {
+    "user_video_inter.csv": f"user_id,video_id,time_ms,is_like\nu1,v1,{T0}000,1\nu2,v1,{T0 + 86_400}000,1\n",
+    "video_features.csv": "video_id,caption\nv1,One\n",
+    "comment_features.csv": "comment_id,comment_content,video_id\nc1,Yes,v1\n",
+    "user_comment_inter.csv": f"user_id,comment_id,time_stamp,photo_id,is_like,is_reply\nu1,c1,{T0},v1,1,0\n",
+}
+MICROLENS = {"m_pairs.csv": f"user,item,timestamp\nu1,v1,{T0}\n", "m_titles.csv": "item,title\nv1,One\n"}
+
+
+def convert(folder: Path, source: str, files: dict[str, str], *options: str) -> int:
+    raw = folder / "raw"
+    raw.mkdir()
+    for name, text in files.items():
+        (raw / name).write_text(text, encoding="utf-8")
+    status = main([source, str(raw), str(folder / "x"), *options])
+    assert status or check(folder / "x") == []
+    return status
+
+
+@pytest.mark.parametrize(("bound", "left"), [("--since", ["u2"]), ("--until", ["u1"])])
+def test_kuaicomt_from_one_day_on_or_up_to_one(tmp_path: Path, bound: str, left: list[str]) -> None:
+    assert convert(tmp_path, "kuaicomt", KUAICOMT, "--positive", "like", bound, "2023-10-02") == 0
+    assert read_atomic(tmp_path / "x" / "x.inter")["user_id"].to_list() == left
+
+
+def test_kuaicomt_columns_of_users_that_no_header_can_hold(tmp_path: Path) -> None:
+    users = ',USER_ID,user_id,age:years,"a\nb",Level,level,_row,評\n0,x,u1,1,2,3,4,5,6\n1,y,u2,1,2,3,4,5,6\n'
+    files = {**KUAICOMT, "user_features.csv": users}
+    assert convert(tmp_path, "kuaicomt", files, "--positive", "like") == 0
+    users = read_atomic(tmp_path / "x" / "x.user")
+    assert users.columns == ["user_id", "Level", "評"]
+    assert users.rows() == [("u1", "3", "6"), ("u2", "3", "6")]
+
+
+def test_microlens_without_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    said = {"m_comment_en.txt": "u1\tv1\tYes\n"}
+    assert convert(tmp_path / "a", "microlens", {**MICROLENS, "m_titles.csv": "item,title\n"}) == 2
+    assert "found no title" in capsys.readouterr().err
+    assert convert(tmp_path / "b", "microlens", {**MICROLENS, **said, "m_pairs.csv": "user,item,timestamp\n"}) == 2
+    message = capsys.readouterr().err
+    assert "m_comment_en.txt: 1 × comment whose user and video are no row of the pairs" in message
