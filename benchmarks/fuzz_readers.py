@@ -386,6 +386,8 @@ def fuzz_csv(
     if headless and not start:
         data = data.removeprefix(b"\xef\xbb\xbf")
     expected, count = slow_csv(data, separator, width, 1 if headless else 2, quoted=quoted)
+    if headless and data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):  # taken for a packed stream
+        return
     if message:  # a headless file whose first line is empty
         assert headless and re.search("is empty", message) and not data.split(b"\n")[0].strip(b"\r"), message
         return
@@ -403,7 +405,8 @@ def fuzz_jsonl(rng: random.Random, folder: Path) -> None:
     path = folder / "t.jsonl"
     path.write_bytes(content)
     rows, faults, message = same_for_every_size(path, columns, rng, optional=columns)
-    expected = slow_json(content, columns) if content.strip() and len(content) <= _LONG else None
+    flat = content.count(b"[") + content.count(b"{") < 300  # how deep the parser goes hangs on who calls it
+    expected = slow_json(content, columns) if content.strip() and flat and len(content) <= _LONG else None
     if expected is None or message:
         return
     got = [row for row in rows]

@@ -75,7 +75,7 @@ def _read(path: Path, problems: Problems, _: object) -> Iterator[Rows]:
                 _take(resource, (file, line), videos, comments)
             except _UnknownResourceError as error:
                 problems.add("not a video, comment thread or comment", file, line, str(error))
-            except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 problems.add("resource without what the API always gives", file, line, str(error))
         if len(videos.rows) + len(comments.rows) >= _ROWS_PER_BLOCK:
             yield _tables(videos, comments), None

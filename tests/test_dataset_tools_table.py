@@ -399,3 +399,39 @@ def test_yaml_at_which_its_reader_stumbles(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "map.yaml").write_text(text)
     assert main(["table", str(tmp_path), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 2
     assert "is not YAML" in capsys.readouterr().err
+
+
+def test_the_warehouse_example(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    raw = tmp_path / "export"
+    stamp = int(T0) * 1000
+    for day in ("2024-03-01", "2024-03-02"):
+        views = {"uid": [1, 2], "vid": [7, 8], "ts": [stamp, stamp + 5000], "is_like": [1, 0], "is_collect": [0, 0]}
+        frame = pl.DataFrame({**views, "is_share": [0, 0], "watch_ms": [1500, 10]})
+        (raw / "views" / f"dt={day}").mkdir(parents=True)
+        frame.with_columns(
+            ts=pl.col("ts") + 9000 * (day > "2024-03-01"), is_share=pl.lit(int(day > "2024-03-01"))
+        ).write_parquet(raw / "views" / f"dt={day}" / "part-00000.parquet")
+    for name in ("videos", "comments", "comment_actions/dt=2024-02-29", "comment_actions/dt=2024-03-01"):
+        (raw / name).mkdir(parents=True)
+    pack = zstandard.ZstdCompressor().compress
+    for number, line in enumerate(('7|5" disk|a;b|3|2000|2024-01-01 08:00:00', "8|NA||3||2024-01-02 08:00:00")):
+        text = f"vid|title|topics|creator|duration_ms|created\n{line}\n"
+        (raw / "videos" / f"part-0000{number}.csv.zst").write_bytes(pack(text.encode()))
+    for day, line in (("2024-02-29", f"1,5,7,{int(T0)},like"), ("2024-03-01", f"2,5,7,{int(T0) + 1},report")):
+        path = raw / "comment_actions" / f"dt={day}" / "000000_0.csv.gz"
+        path.write_bytes(gzip.compress(f"{line}\n".encode()))
+    said = b'{"cid": 5, "vid": 7, "body": "yes", "author": {"uid": 2}, "stats": {"likes": 4}}\n'
+    (raw / "comments" / "2024-03.jsonl.zst").write_bytes(pack(said))
+    mapping = EXAMPLE.with_name("warehouse_mapping.yaml")
+    assert main(["table", str(raw), str(tmp_path / "x"), "--mapping", str(mapping), "--repeat", "all"]) == 0
+    assert check(tmp_path / "x") == []
+    inter = read_atomic(tmp_path / "x" / "x.inter", ["user_id", "item_id", "timestamp", "play_time"]).rows()
+    assert inter == [("u1", "v7", T0, 1.5), ("u1", "v7", T0 + 9, 1.5), ("u2", "v8", T0 + 14, 0.01)]
+    items = read_atomic(tmp_path / "x" / "x.item").rows()
+    assert items == [
+        ("v7", '5" disk', "a b", "u3", 2.0, 1704067200.0),
+        ("v8", "NA", "", "u3", None, 1704153600.0),
+    ]
+    assert read_atomic(tmp_path / "x" / "x.cinter").rows() == [("u1", "c5", "v7", T0, 1.0, 0.0)]
+    assert read_atomic(tmp_path / "x" / "x.comment").rows() == [("c5", "v7", "yes", "u2", 4.0)]
