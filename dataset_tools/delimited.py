@@ -39,7 +39,8 @@ def read_delimited(
 ) -> Iterator[Block]:
     """The blocks of a CSV file; see `blocks.read_blocks`."""
     dialect, complete = open_table(request.path, stream, separator, quoted, header)
-    wanted = request.demand([name for name in dialect.names if name or dialect.names.count(name) == 1])
+    nameless = sum(not name for name in dialect.names)
+    wanted = request.demand([name for name in dialect.names if name or nameless == 1])
     if not complete:
         request.problems.add(NO_BREAK, request.file, 1)
         return

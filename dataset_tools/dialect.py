@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def open_table(
         raise DataToolError(f"{path}, line 1 is empty" if head else f"{path} is empty")
     separator = _separator(path, separator, first)
     names = list(header or _names(text, separator))
-    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    twice = [name for name, times in Counter(names).items() if name and times > 1]
     if twice:
         raise DataToolError(f"{path}: the header names {', '.join(twice)} more than once; rename all but one")
     if header:

@@ -503,6 +503,17 @@ def test_a_quote_left_open_in_the_first_line_of_a_large_file_is_found_at_once(
     assert time.process_time() - began < 20
 
 
+def test_a_header_of_very_many_columns(folder: Path) -> None:
+    width = 60_000
+    began = time.process_time()
+    content = ",".join(f"c{number}" for number in range(width)) + ",,\n" + "1," * width + "2,3\n"
+    rows, faults, _ = read_bytes(folder, content.encode(), ["c59999"])
+    assert (rows, faults) == ([("1", 2)], {})
+    rows, faults, _ = read_bytes(folder, (b"," * width + b"x\n") * 2, ["x"])
+    assert (rows, faults) == ([("x", 2)], {})
+    assert time.process_time() - began < 10
+
+
 def test_lists_within_lists_are_text_and_nesting_has_an_end(folder: Path) -> None:
     lines = b'{"a": [["x"], "y", {"z": [1]}]}\n{"a": 1}\n'
     rows, faults, _ = read_bytes(folder, lines, ["a"], name="t.jsonl")
