@@ -40,14 +40,16 @@ def _parsed(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.DataFram
         elif not kind and not name.startswith("_"):  # one type in every block
             columns.append(pl.col(name).cast(_other_type(suffix, name, dtype)))
     table = table.with_columns(columns)
-    numbers = [name for name in table.columns if name in fields and fields[name].type == "float"]
-    for name in numbers:
+    for name, dtype in table.schema.items():
+        if name.startswith("_") or field_type(suffix, name, dtype) != "float":
+            continue
+        required = name in fields and fields[name].required
         value = pl.col(name).cast(pl.Float64, strict=False)
         empty = pl.col(name).is_null()
         if table.schema[name] == pl.String:
             value = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
             empty = empty | (pl.col(name).str.strip_chars() == "")
-        good = value.is_finite().fill_null(False) | (pl.lit(not fields[name].required) & empty)
+        good = value.is_finite().fill_null(False) | (pl.lit(not required) & empty)
         table = _keep(table, good, f"malformed number in .{suffix}", [name], problems)
         table = table.with_columns(value.alias(name))
     return table

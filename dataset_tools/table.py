@@ -153,6 +153,15 @@ def _section(suffix: str, raw: Any, place: str) -> Section:
     odd = [repr(name) for name in columns if not is_usable_name(name)]
     if odd:
         raise DataToolError(f"{place}: {', '.join(odd)} cannot be a field; give letters, digits and _, a letter first")
+    fields = ATOMIC_FILES[suffix].fields
+    odd = [
+        name
+        for name, spec in columns.items()
+        if "split" in spec and name in fields and fields[name].type != "token_seq"
+    ]
+    odd += [name for name, spec in columns.items() if "split" in spec and {"time", "prefix"} & set(spec)]
+    if odd:
+        raise DataToolError(f"{place}: {', '.join(odd)} is one value; split makes a list")
     known = {name.lower(): name for name in (*columns, *required)}
     twice = [name for name in columns if known[name.lower()] != name]
     if twice:
@@ -253,7 +262,12 @@ class _Source:
                 what = f"list where one value is expected in .{self.suffix}"
                 self.work.problems.add_rows(what, block.with_columns(column).filter(bad), [name])
                 column, several = column.list.first(), several | bad
-            elif spec.get("column") in self.lists and self._is_ours(name) and not is_list:
+            elif (
+                spec.get("column") in self.lists
+                and self._is_ours(name)
+                and self._takes_lists(name, spec)
+                and not is_list
+            ):
                 column = pl.select(pl.concat_list(pl.lit(column))).to_series()
             columns.append(_finish(column.alias(name), spec, self.suffix).alias(name))
         table = block.select("_file", "_line").with_columns(columns)
@@ -345,7 +359,7 @@ def _finish(column: pl.Series, spec: Mapping[str, Any], suffix: str) -> pl.Serie
         column = column.cast(pl.String).str.split(str(spec["split"]))
     elif isinstance(column.dtype, pl.List) and kind == "token_seq" and column.name != "tags":
         column = column.cast(pl.List(pl.String)).list.join(" ")
-    if kind == "token":
+    if kind == "token" and not isinstance(column.dtype, pl.List):
         column = _as_ids(column) if column.dtype.is_float() else column.cast(pl.String)
     if "prefix" in spec:
         text = column.cast(pl.String)

@@ -86,3 +86,12 @@ def test_microlens_without_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert convert(tmp_path / "b", "microlens", {**MICROLENS, **said, "m_pairs.csv": "user,item,timestamp\n"}) == 2
     message = capsys.readouterr().err
     assert "m_comment_en.txt: 1 × comment whose user and video are no row of the pairs" in message
+
+
+def test_microlens_counts_that_are_no_numbers_are_left_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {**MICROLENS, "m_likes_and_views.txt": "v1\tNaN\t3\n"}
+    assert convert(tmp_path, "microlens", files, "--on-error", "skip") == 0
+    assert "m_titles.csv: 1 × malformed number in likes" in capsys.readouterr().err
+    assert read_atomic(tmp_path / "x" / "x.item", ["likes", "views"]).rows() == [(None, 3.0)]

@@ -435,3 +435,19 @@ def test_the_warehouse_example(tmp_path: Path) -> None:
     ]
     assert read_atomic(tmp_path / "x" / "x.cinter").rows() == [("u1", "c5", "v7", T0, 1.0, 0.0)]
     assert read_atomic(tmp_path / "x" / "x.comment").rows() == [("c5", "v7", "yes", "u2", 4.0)]
+
+
+def test_fields_of_ones_own_may_be_split_and_are_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = {"columns": {**PLAIN, "words": {"column": "w", "split": ";"}, "ratio": {"expr": "a / b"}}}
+    text = f"u,i,t,w,a,b\na,v,{T0},x;y z,1,2\n"
+    assert convert(tmp_path / "one", text, spec) == [("a", "v", T0, 0.5, "x y_z")]
+    assert check(tmp_path / "one" / "x") == []
+    assert convert(tmp_path / "two", f"{text}a,v,{T0 + 1},,1,0\nb,v,{T0 + 1},,,0\n", spec) == []
+    assert "i.csv: 1 × malformed number in .inter (line 3: ratio=inf)" in capsys.readouterr().err
+    for name, more in (
+        ("user_id", {"column": "u"}),
+        ("like", {"column": "a"}),
+        ("mine", {"column": "w", "prefix": "p"}),
+    ):
+        assert convert(tmp_path / name, text, {"columns": {**PLAIN, name: {**more, "split": ";"}}}) == []
+        assert f"inter: {name} is one value; split makes a list" in capsys.readouterr().err
