@@ -55,7 +55,7 @@ def read_blocks(
     optional: Collection[str] = (),
 ) -> Iterator[Block]:
     """The `columns` of a raw file with `_file` and `_line`; text everywhere but in Parquet, which keeps its types (but
-    bytes become text).
+    bytes and categories become text).
 
     The format goes by the name's ending; text formats may be packed (`.gz`, `.zst`). `separator` is found in the first
     line when not given, `quoted=False` takes quotes as text, `header` names the columns of a file that does not.
@@ -131,7 +131,9 @@ def _read_parquet(request: Request, advance: Callable[[int], object] | None) -> 
 
 
 def _as_text(frame: pl.DataFrame, request: Request) -> pl.DataFrame:
-    """Bytes, which some programs write for texts, as text; without the rows where they are none."""
+    """Bytes, which some programs write for texts, and categories as text; without the rows where bytes are none."""
+    categories = [name for name, dtype in frame.schema.items() if dtype in (pl.Categorical, pl.Enum)]
+    frame = frame.with_columns(pl.col(name).cast(pl.String) for name in categories)
     for name in [name for name, dtype in frame.schema.items() if dtype == pl.Binary]:
         try:
             frame = frame.with_columns(pl.col(name).cast(pl.String))

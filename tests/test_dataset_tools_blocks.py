@@ -526,6 +526,14 @@ def test_lists_within_lists_are_text_and_nesting_has_an_end(folder: Path) -> Non
             assert set(faults) <= {"text that is not JSON"}
 
 
+def test_parquet_categories_are_text(folder: Path) -> None:
+    frame = pl.DataFrame({"a": ["7", None], "b": ["x", "y"]}, schema={"a": pl.Categorical, "b": pl.Enum(["x", "y"])})
+    frame.write_parquet(folder / "categories.parquet")
+    rows, faults, blocks = read(folder / "categories.parquet", ["a", "b"])
+    assert (rows, faults) == ([("7", "x", 1), (None, "y", 2)], {})
+    assert blocks[0].frame.schema["a"] == blocks[0].frame.schema["b"] == pl.String
+
+
 def test_parquet_bytes_are_text(folder: Path) -> None:
     frame = pl.DataFrame({"a": [b"x", "評".encode(), b"\xff", None], "b": [1, 2, 3, 4]})
     frame.write_parquet(folder / "bytes.parquet")
