@@ -979,7 +979,7 @@ def run_one(name: str, seed: int, number: int, folder: Path) -> tuple[str, str] 
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if "dataset_tools" in frame.filename]
         what = type(error).__name__
         if isinstance(error, AssertionError):
-            where = re.split(r"[:\[{]", str(error))[0] or traceback.extract_tb(error.__traceback__)[-1].line or ""
+            where = re.split(r"[:\[{/]", str(error))[0] or traceback.extract_tb(error.__traceback__)[-1].line or ""
         else:
             where = f"{Path(places[-1].filename).name}, {places[-1].name}" if places else "fuzz_readers.py"
         return f"{what}: {where}", traceback.format_exc(limit=-6)
@@ -987,8 +987,9 @@ def run_one(name: str, seed: int, number: int, folder: Path) -> tuple[str, str] 
     return (f"slow: {name}", f"{used:.1f} s of processor") if used > HANG else None
 
 
-def work(name: str, seed: int, number: Any, until: float, last: int, send: Any) -> None:
-    """Inputs one after the other, in a process of their own; `number` says which one is at work."""
+def work(name: str, seed: int, number: Any, ready: Any, until: float, last: int, send: Any) -> None:
+    """Inputs one after the other, in a process of their own; `number` says which one is at work, once `ready`."""
+    ready.value = True
     with open(os.devnull, "w") as null, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         os.dup2(null.fileno(), 2)  # what Polars says of its panics
         sys.stderr = null
@@ -1013,7 +1014,10 @@ def fuzz(name: str, seed: int, first: int, last: int, seconds: float) -> dict[st
 
     while number.value < last and time.monotonic() < began + seconds:
         receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(name, seed, number, began + seconds, last, send), daemon=True)
+        ready = context.Value("b", False, lock=False)
+        process = context.Process(
+            target=work, args=(name, seed, number, ready, began + seconds, last, send), daemon=True
+        )
         process.start()
         send.close()
         at, since, killed = number.value, time.monotonic(), False
@@ -1021,7 +1025,7 @@ def fuzz(name: str, seed: int, first: int, last: int, seconds: float) -> dict[st
             with contextlib.suppress(EOFError):
                 while receive.poll(0.2):
                     note(*receive.recv())
-            if number.value != at:
+            if number.value != at or not ready.value:
                 at, since = number.value, time.monotonic()
             if time.monotonic() - since > _KILL:
                 process.kill()
