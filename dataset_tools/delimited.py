@@ -283,8 +283,8 @@ class _Table:
                 continue
             rows.append(row if not lines.stand_in else [field.replace(lines.stand_in, "\r") for field in row])
             numbers.append(line + before)
-        frame = pl.DataFrame(
-            [pl.Series(name, [row[at] for row in rows], dtype=pl.String) for name, at in self._wanted.items()]
+        frame = pl.DataFrame(  # of a list, Polars would name the nameless
+            {name: pl.Series([row[at] for row in rows], dtype=pl.String) for name, at in self._wanted.items()}
         )
         frame = self._request.with_places(frame, np.array(numbers, np.int64))
         return _Piece(frame, bounds[after], after)

@@ -139,7 +139,7 @@ class _Table:
             for column, part in zip(found, row, strict=True):
                 column.append(part)
         self.given |= bool(lines)
-        series = [_series(name, column) for (name, _), column in zip(self._columns, found, strict=True)]
+        series = {name: _series(name, column) for (name, _), column in zip(self._columns, found, strict=True)}
         return self.request.with_places(pl.DataFrame(series), np.array(lines, np.int64))
 
 

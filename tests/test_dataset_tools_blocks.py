@@ -503,6 +503,16 @@ def test_a_quote_left_open_in_the_first_line_of_a_large_file_is_found_at_once(
     assert time.process_time() - began < 20
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_column_without_name_keeps_it(folder: Path, size: int) -> None:
+    for field in (b"1", b'"1"', b'x"1"'):  # by Polars, and by the csv module
+        rows, _, blocks = read_bytes(folder, b"a,\n1," + field + b"\n", ["", "a"], block_bytes=size)
+        assert blocks[0].frame.columns == ["", "a", "_file", "_line"]
+        assert rows == [(field.decode().removeprefix('"').removesuffix('"' * (field[:1] == b'"')), "1", 2)]
+    _, _, blocks = read_bytes(folder, b'{"": 1}\n{"": 2}\n', [""], name="t.jsonl", block_bytes=size)
+    assert blocks[0].frame.columns == ["", "_file", "_line"]
+
+
 def test_a_header_of_very_many_columns(folder: Path) -> None:
     width = 60_000
     began = time.process_time()
