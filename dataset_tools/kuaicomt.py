@@ -26,10 +26,11 @@ import polars as pl
 from dataset_tools.blocks import columns_of
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
+from dataset_tools.expressions import RowExpression
 from dataset_tools.reading import Reading, unit_of
+from dataset_tools.rules import numbers_of
 from dataset_tools.schema import TIME_RANGE
-from dataset_tools.table import demand_rowwise
-from dataset_tools.text import normalise
+from dataset_tools.text import as_number, normalise
 from dataset_tools.times import epoch_seconds, iso_seconds
 
 HELP = "the CSV files of KuaiComt"
@@ -124,41 +125,27 @@ class Rule:
     """
 
     def __init__(self, text: str, file: Path) -> None:
-        self.text = text
-        self._rowwise = False  # known once a block was seen
         there = columns_of(file) or []
+        flags = {name: column for name, column in FLAGS.items() if column in there}
+        flags |= {name: name for name in there if name in FLAGS.values() or name.startswith("is_")}
         names = [name.strip() for name in text.split(",")]
         if all(re.fullmatch(r"\w+", name) for name in names):
-            self.columns = [FLAGS.get(name, name) for name in names]
-            self.expression = pl.any_horizontal(pl.col(name) > 0 for name in self.columns)
+            unknown = [name for name in names if name not in flags]
+            rule = " OR ".join(f'"{flags.get(name)}" > 0' for name in names)
         else:
-            try:
-                self.expression = pl.sql_expr(text)
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-                raise DataToolError(f"--positive {text!r} is not an SQL expression: {_first(error)}") from error
-            self.columns = list(dict.fromkeys(self.expression.meta.root_names()))
-        unknown = [name for name in self.columns if name not in there]
+            rule, unknown = text, []
+        self._expression = RowExpression(rule, "--positive")
+        self.columns = self._expression.columns
+        unknown = unknown or [name for name in self.columns if name not in there]
         if unknown or not self.columns:
             raise DataToolError(
-                f"--positive {text!r}: {file.name} has no column {', '.join(unknown) or 'named in it'}; give flags "
-                f"({', '.join(name for name, column in FLAGS.items() if column in there)}) or an SQL expression over "
-                f"{', '.join(there)}"
+                f"--positive {text!r}: {', '.join(unknown) or 'it'} names no flag or column of {file.name}; give flags "
+                f"({', '.join(name for name in flags if name in FLAGS)}) or an SQL expression over {', '.join(there)}"
             )
 
     def accepts(self, numbers: pl.DataFrame) -> pl.Series:
-        """Boolean for every row; null counts as no."""
-        if not self._rowwise and numbers.height > 1:
-            demand_rowwise(numbers, self.expression, f"--positive {self.text!r}")
-            self._rowwise = True
-        try:
-            found = numbers.select(self.expression.alias("found")).to_series()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise DataToolError(f"--positive {self.text!r} cannot be evaluated: {_first(error)}") from error
-        if found.dtype.is_numeric():
-            found = found != 0
-        if found.dtype != pl.Boolean or len(found) != numbers.height:
-            raise DataToolError(f"--positive {self.text!r} is not a condition on rows")
-        return found.fill_null(False)
+        """Whether each row is one; null counts as no."""
+        return self._expression.accepts(numbers)
 
 
 class Chosen:
@@ -172,14 +159,17 @@ class Chosen:
 
     def holds(self, rows: pl.DataFrame) -> pl.Series:
         """Whether each row is of them; a time that cannot be right stays, for the checks to report."""
-        wanted = pl.Series([True]).new_from_index(0, rows.height)
-        time = rows["timestamp"].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-        usable = time.is_between(*TIME_RANGE, closed="left").fill_null(False)
+        wanted = self.has_user(rows)
+        if self.since is None and self.until is None:
+            return wanted
+        time = rows.select(as_number(pl.col("timestamp").cast(pl.String))).to_series()
+        within = pl.Series([True]).new_from_index(0, rows.height)
         if self.since is not None:
-            wanted &= ~usable | (time >= self.since).fill_null(False)
+            within &= time >= self.since
         if self.until is not None:
-            wanted &= ~usable | (time < self.until).fill_null(False)
-        return wanted & self.has_user(rows)
+            within &= time < self.until
+        usable = time.is_between(*TIME_RANGE, closed="left").fill_null(False)
+        return wanted & (within | ~usable)
 
     def has_user(self, rows: pl.DataFrame) -> pl.Series:
         """Whether each row's user is one of them, whatever its time."""
@@ -219,7 +209,7 @@ class _Source:
         )
 
         def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            numbers, block = self._numbers(block, self.rule.columns)
+            numbers, block = numbers_of(block, self.rule.columns, self.work.problems)
             accepted = self.rule.accepts(numbers)
             self._note("impressions_read", block.height)
             self._note("impressions_not_positive", block.height - int(accepted.sum()))
@@ -282,7 +272,7 @@ class _Source:
         ids = [_one_of(path, there, (name,)) for name in ("user_id", "comment_id")]
 
         def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            numbers, block = self._numbers(block, list(flags.values()))
+            numbers, block = numbers_of(block, list(flags.values()), self.work.problems)
             accepted = numbers.select(pl.any_horizontal(pl.all() > 0)).to_series()
             self._note("comment_rows_not_positive", block.height - int(accepted.sum()))
             frame = block.filter(accepted).select(
@@ -298,7 +288,7 @@ class _Source:
         numbers = [name for name in there if _NUMBERS_OF_USERS.fullmatch(name)]
 
         def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            kept, block = self._numbers(block, numbers, empty=True)
+            kept, block = numbers_of(block, numbers, self.work.problems, may_be_empty=True)
             block = block.with_columns(kept)
             chosen = block.filter(self.chosen.has_user(block))
             if chosen.height < block.height:
@@ -306,20 +296,6 @@ class _Source:
             return {"user": chosen}
 
         return there, rows
-
-    def _numbers(
-        self, block: pl.DataFrame, names: Sequence[str], *, empty: bool = False
-    ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Some columns as Float64, and the block, both without the rows where one is no number: these are faults."""
-        values = block.select(pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for name in names)
-        for name in names:
-            bad = ~values[name].is_finite().fill_null(False)
-            if empty:
-                bad = bad & (block[name].str.strip_chars() != "")
-            if bad.any():
-                self.work.problems.add_rows(f"malformed number in {name}", block.filter(bad), [name])
-                block, values = block.filter(~bad), values.filter(~bad)
-        return values, block
 
     def _seconds(self, path: Path, name: str) -> pl.Expr:
         """Times as seconds, whatever the file has: its first times decide."""
@@ -372,7 +348,3 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share of the users (above 0, at most 1)")
     return value
-
-
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0]

@@ -24,6 +24,7 @@ from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError
 from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading, unit_of
+from dataset_tools.rules import numbers_of
 from dataset_tools.times import epoch_seconds
 
 HELP = "MicroLens-50k or -100k"
@@ -115,7 +116,12 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
     if "counts" in files:
         names = ["item", "likes", "views"]
         problems = reading.stage.problems
-        reading.take(files["counts"], names, lambda block: {"counted": _counts(block, problems)}, header=names, **_TABS)
+
+        def counted(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
+            numbers, block = numbers_of(block, ["likes", "views"], problems)
+            return {"counted": block.with_columns(numbers)}
+
+        reading.take(files["counts"], names, counted, header=names, **_TABS)
 
 
 def _is_headless(titles: Path) -> bool:
@@ -166,13 +172,3 @@ def _derive(engine: Engine, work: Conversion) -> None:
     )
     engine.derive("comment", placed)
     engine.derive("cinter", f"SELECT comment_id, user_id, item_id, timestamp, _file, _line FROM ({placed})")
-
-
-def _counts(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
-    """Likes and views as numbers, without the rows where one is none: these are faults."""
-    for name in ("likes", "views"):
-        number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-        good = number.is_finite().fill_null(False)
-        problems.add_rows(f"malformed number in {name}", rows.filter(~good), ["item", name])
-        rows = rows.filter(good).with_columns(number)
-    return rows

@@ -18,6 +18,7 @@ from dataset_tools.blocks import Position, read_blocks
 from dataset_tools.problems import Problems
 from dataset_tools.schema import TIME_RANGE
 from dataset_tools.stage import Rows, Stage
+from dataset_tools.text import as_number
 
 _LARGE = 256 << 20  # bytes of raw files from which on an estimate is worth a line
 _AFTER = 64 << 20  # bytes read before it is made
@@ -105,7 +106,7 @@ def unit_of(path: Path, column: str, **layout: Any) -> float:
     block = next(iter(read_blocks(path, [column], Problems(), block_bytes=1 << 18, **layout)), None)
     if block is None:
         return 1.0
-    times = block.frame[column].cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).drop_nulls()
+    times = block.frame.select(as_number(pl.col(column).cast(pl.String))).to_series().drop_nulls()
     return 1e3 if (times.abs() >= TIME_RANGE[1]).sum() > len(times) / 2 else 1.0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, TIME_RANGE, field_type
-from dataset_tools.text import is_usable_id, join_tags, normalise
+from dataset_tools.text import as_number, is_blank, is_usable_id, join_tags, normalise
 
 
 def clean_rows(suffix: str, rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
@@ -21,6 +23,22 @@ def ids_of(suffix: str, rows: pl.DataFrame) -> pl.Series:
     """What the key of each row says, whether the row is sound or not."""
     key = str(ATOMIC_FILES[suffix].key)
     return rows.select(_stripped(key)).to_series()
+
+
+def numbers_of(
+    rows: pl.DataFrame, names: Sequence[str], problems: Problems, *, may_be_empty: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Some text columns as Float64, and the rows, both without the rows where one is no finite number (nor, if it
+    `may_be_empty`, nothing): these are faults."""
+    values = rows.select(as_number(pl.col(name)) for name in names)
+    for name in names:
+        good = values[name].is_finite().fill_null(False)
+        if may_be_empty and not good.all():
+            good |= rows.select(is_blank(pl.col(name))).to_series()
+        if not good.all():
+            problems.add_rows(f"malformed number in {name}", rows.filter(~good), [name])
+            rows, values = rows.filter(good), values.filter(good)
+    return values, rows
 
 
 def _stripped(name: str) -> pl.Expr:
@@ -47,8 +65,7 @@ def _parsed(suffix: str, table: pl.DataFrame, problems: Problems) -> pl.DataFram
         value = pl.col(name).cast(pl.Float64, strict=False)
         empty = pl.col(name).is_null()
         if table.schema[name] == pl.String:
-            value = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
-            empty = empty | (pl.col(name).str.strip_chars() == "")
+            value, empty = as_number(pl.col(name)), empty | is_blank(pl.col(name))
         good = value.is_finite().fill_null(False) | (pl.lit(not required) & empty)
         table = _keep(table, good, f"malformed number in .{suffix}", [name], problems)
         table = table.with_columns(value.alias(name))

@@ -27,6 +27,7 @@ contract does not know may be added: a `column` becomes a token, an `expr` that 
 from __future__ import annotations
 
 import argparse
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,11 @@ import yaml
 from dataset_tools.blocks import FORMATS, read_blocks
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
+from dataset_tools.expressions import RowExpression
 from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading
 from dataset_tools.schema import ATOMIC_FILES, field_type, is_usable_name
+from dataset_tools.text import as_number
 from dataset_tools.times import UNITS, check_format, epoch_seconds, formatted_seconds, iso_seconds, to_seconds
 
 HELP = "any CSV, TSV, JSON-lines or Parquet set, by a YAML mapping of columns"
@@ -113,11 +116,10 @@ def files_of(raw: Path, section: Section, place: str) -> list[Path]:
 
 
 def _matching(raw: Path, pattern: str, place: str) -> list[Path]:
-    root = Path(Path(pattern).anchor)
     try:
-        return sorted(root.glob(str(Path(pattern).relative_to(root))) if root.name or root.root else raw.glob(pattern))
-    except (ValueError, NotImplementedError) as error:
-        raise DataToolError(f"{place}: {pattern} is no pattern for files: {error}") from error
+        return sorted(raw / name for name in glob.glob(pattern, root_dir=raw, recursive=True))
+    except ValueError as error:  # a NUL in it
+        raise DataToolError(f"{place}: {pattern!r} is no pattern for files: {error}") from error
 
 
 def load_mapping(path: Path) -> dict[str, Section]:
@@ -203,16 +205,17 @@ class _Source:
     def __init__(self, suffix: str, section: Section, files: Sequence[Path], work: Conversion) -> None:
         self.suffix, self.section, self.work = suffix, section, work
         specs = section.columns
-        self.expressions = {name: _sql(str(spec["expr"]), name) for name, spec in specs.items() if "expr" in spec}
-        self.where = pl.lit(True) if section.where is None else _sql(section.where, f"{suffix}: where")
-        computed = [name for one in (*self.expressions.values(), self.where) for name in one.meta.root_names()]
+        computed = {name: str(spec["expr"]) for name, spec in specs.items() if "expr" in spec}
+        self.expressions = {name: RowExpression(text, f"{suffix}: {name}") for name, text in computed.items()}
+        self.where = None if section.where is None else RowExpression(section.where, f"{suffix}: where")
+        every = [*self.expressions.values(), *([] if self.where is None else [self.where])]
+        raw = [name for one in every for name in one.columns]
         columns = [str(spec["column"]) for spec in specs.values() if "column" in spec]
-        self.needed = list(dict.fromkeys([*columns, *computed]))
+        self.needed = list(dict.fromkeys([*columns, *raw]))
         # What a column is must not depend on the block: it is looked up in all of them first.
         other = [str(spec["column"]) for name, spec in specs.items() if "column" in spec and self._is_ours(name)]
         is_json = any(_format(path) == "jsonl" for path in files)
-        self._rowwise = False  # known once a block was seen
-        self.texts, self.lists = self._look(files, list(dict.fromkeys(computed)), other if is_json else [])
+        self.texts, self.lists = self._look(files, list(dict.fromkeys(raw)), other if is_json else [])
 
     def _is_ours(self, name: str) -> bool:
         return name not in ATOMIC_FILES[self.suffix].fields
@@ -239,19 +242,11 @@ class _Source:
     def rows(self, block: pl.DataFrame) -> dict[str, pl.DataFrame]:
         """The rows of a block that `where` accepts."""
         typed = block.with_columns(self._typed(block[name]) for name in block.columns if not name.startswith("_"))
-        if not self._rowwise and block.height > 1:
-            for name, one in {**self.expressions, f"{self.suffix}: where": self.where}.items():
-                demand_rowwise(typed, one, name)
-            self._rowwise = True
-        computed = {name: _evaluate(typed, one, name) for name, one in self.expressions.items()}
-        keep = _evaluate(typed, self.where, f"{self.suffix}: where")
-        if keep.dtype.is_numeric():
-            keep = keep != 0
-        if keep.dtype != pl.Boolean:
-            raise DataToolError(f"{self.suffix}: where is not a condition: {self.section.where}")
+        computed = {name: one.values(typed) for name, one in self.expressions.items()}
+        everything = pl.Series([True]).new_from_index(0, block.height)
+        keep = everything if self.where is None else self.where.accepts(typed)
         notes, read = self.work.notes, f"rows_of_{self.suffix}_read"
         before = notes.get(read, 0)
-        keep = keep.fill_null(False)
         columns, several = [], pl.Series([False]).new_from_index(0, block.height)
         for name, spec in self.section.columns.items():
             column = (computed[name] if name in computed else _value(block, spec, before)).alias(name)
@@ -273,7 +268,7 @@ class _Source:
         table = block.select("_file", "_line").with_columns(columns)
         kept = table.filter(keep & ~several)
         notes[read] = before + table.height
-        if self.section.where is not None:
+        if self.where is not None:
             left_out = f"rows_of_{self.suffix}_not_positive"
             notes[left_out] = notes.get(left_out, 0) + table.height - int(keep.sum())
         return {self.suffix: kept}
@@ -290,20 +285,6 @@ class _Source:
         return _blank(column) if column.name in self.texts else _number(column)
 
 
-def demand_rowwise(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None:
-    """Refuse what a block would decide, an average or a rank: parts of the rows then give other values than all."""
-    half = frame.height // 2
-    parts = [frame.slice(0, half), frame.slice(half), *(frame.slice(row, 1) for row in range(min(half, 32)))]
-    whole = _evaluate(frame, expression, place)
-    places = [0, half, *range(len(parts) - 2)]
-    for part, first in zip(parts, places, strict=True):
-        alone, among = _evaluate(part, expression, place), whole.slice(first, part.height)
-        if alone.dtype.is_float():  # Polars divides one row and many rows by a constant differently, in the last digit
-            alone, among = (column.round_sig_figs(9) for column in (alone, among))
-        if not alone.equals(among):
-            raise DataToolError(f"{place} needs more than one row at a time; use the columns of a row only")
-
-
 def _demand_plain(column: pl.Series, suffix: str) -> None:
     """Refuse what has no meaning in an atomic file: objects, lists of lists."""
     inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
@@ -318,27 +299,11 @@ def _blank(column: pl.Series) -> pl.Series:
 
 
 def _number(column: pl.Series) -> pl.Series:
-    return column.str.strip_chars().cast(pl.Float64, strict=False)
+    return pl.select(as_number(pl.lit(column))).to_series()
 
 
 def _format(path: Path) -> str:
     return next((FORMATS[ending] for ending in reversed(path.suffixes) if ending in FORMATS), "")
-
-
-def _sql(text: str, place: str) -> pl.Expr:
-    try:
-        expression = pl.sql_expr(text)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataToolError(f"{place}: {text!r} is not an SQL expression: {str(error).splitlines()[0]}") from error
-    return expression
-
-
-def _evaluate(frame: pl.DataFrame, expression: pl.Expr, place: str) -> pl.Series:
-    try:
-        value = frame.select(expression.alias("value")).to_series()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataToolError(f"{place} cannot be evaluated: {str(error).splitlines()[0]}") from error
-    return value if len(value) == frame.height else value.new_from_index(0, frame.height)
 
 
 def _value(frame: pl.DataFrame, spec: Mapping[str, Any], before: int) -> pl.Series:

@@ -22,6 +22,16 @@ def normalise(column: pl.Expr) -> pl.Expr:
     return column.fill_null("").str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars(" ")
 
 
+def as_number(column: pl.Expr) -> pl.Expr:
+    """Text as Float64, blanks around it ignored; null where it is no number."""
+    return column.str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def is_blank(column: pl.Expr) -> pl.Expr:
+    """True where a text is empty but for blanks."""
+    return column.str.strip_chars() == ""
+
+
 def is_usable_id(column: pl.Expr) -> pl.Expr:
     """True where an id survives our files and RecBole's reader: not empty, no `NA` and the like, already normal."""
     return (column != "") & (column == normalise(column)) & ~column.is_in(list(LOST_IDS))

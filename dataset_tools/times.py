@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from dataset_tools.errors import DataToolError
+from dataset_tools.text import as_number
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
@@ -55,7 +56,7 @@ def to_seconds(time: pl.Expr) -> pl.Expr:
 
 def epoch_seconds(text: pl.Expr, unit: float) -> pl.Expr:
     """Numbers in text, `unit` to the second, as seconds in text; what is no number stays as it is."""
-    number = text.str.strip_chars().cast(pl.Float64, strict=False)
+    number = as_number(text)
     if unit == 1:
         return text
     # Polars divides by a constant inexactly (it multiplies by 1 / unit); by a column it does not.

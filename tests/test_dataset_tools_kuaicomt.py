@@ -202,16 +202,20 @@ def test_positive_rules(tmp_path: Path, raw: Path, text: str, rule: Callable[[in
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("likes", "--positive 'likes': user_video_inter.csv has no column likes; give flags (like, collect, forward, "),
-        ("like,", "--positive 'like,' is not an SQL expression: "),
-        ("", "--positive '' is not an SQL expression: "),
-        ("is_like = ", "--positive 'is_like = ' is not an SQL expression: "),
-        ("1 = 1", "--positive '1 = 1': user_video_inter.csv has no column named in it; give flags"),
-        ("likes = 1", "user_video_inter.csv has no column likes"),
-        ("is_like = 'a'", "--positive \"is_like = 'a'\" cannot be evaluated: cannot compare string"),
-        ("concat(is_like, 'a')", "is not a condition on rows"),
-        ("max(is_like) > 0", "--positive 'max(is_like) > 0' needs more than one row at a time"),
-        ("is_like > avg(is_like)", "--positive 'is_like > avg(is_like)' needs more than one row at a time"),
+        ("likes", "--positive 'likes': likes names no flag or column of user_video_inter.csv; give flags (like, "),
+        (
+            "user_id",
+            "--positive 'user_id': user_id names no flag or column of user_video_inter.csv; give flags (like, ",
+        ),
+        ("like,", "--positive: 'like,' is not an SQL expression: "),
+        ("", "--positive: '' is not an SQL expression: "),
+        ("is_like = ", "--positive: 'is_like = ' is not an SQL expression: "),
+        ("1 = 1", "--positive '1 = 1': it names no flag or column of user_video_inter.csv; give flags"),
+        ("likes = 1", "likes names no flag or column of user_video_inter.csv"),
+        ("is_like = 'a'", "--positive: \"is_like = 'a'\" cannot be evaluated: cannot compare string"),
+        ("concat(is_like, 'a')", "is not a condition"),
+        ("max(is_like) > 0", "--positive: 'max(is_like) > 0' needs more than one row at a time"),
+        ("is_like > avg(is_like)", "--positive: 'is_like > avg(is_like)' needs more than one row at a time"),
     ],
 )
 def test_a_bad_rule_is_one_message(
