@@ -654,7 +654,7 @@ def fuzz_kuaicomt(rng: random.Random, folder: Path) -> None:
     raw, stage = emptied(folder / "raw"), FakeStage(folder)
     kuaicomt_files(rng, raw)
     files = kuaicomt.find(raw)
-    rule = kuaicomt.Rule(rng.choice(POSITIVE), files["user_video_inter"])
+    rule = kuaicomt.positives(rng.choice(POSITIVE), files["user_video_inter"])
     share = rng.choice((1.0, 0.5))
     source = kuaicomt._Source(stage.work, rule, kuaicomt.Chosen(rng.choice((None, "2023-10-01")), None, share))
     with Reading(stage, list(files.values())) as reading:  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from dataset_tools.dialect import open_table
 from dataset_tools.errors import DataToolError
 from dataset_tools.json_blocks import read_json_blocks
 from dataset_tools.problems import Problems
-from dataset_tools.raw_files import PACKED, Block, Position, Request, Stream
+from dataset_tools.raw_files import PACKED, Block, Choice, Position, Request, Stream
 
-__all__ = ["FORMATS", "Block", "Position", "columns_of", "read_blocks"]
+__all__ = ["FORMATS", "Block", "Choice", "Position", "columns_of", "read_blocks"]
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FORMATS |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
@@ -53,6 +53,7 @@ def read_blocks(
     block_bytes: int = 8 << 20,
     advance: Callable[[int], object] | None = None,
     optional: Collection[str] = (),
+    choice: Choice | None = None,
 ) -> Iterator[Block]:
     """The `columns` of a raw file with `_file` and `_line`; text everywhere but in Parquet, which keeps its types (but
     bytes and categories become text).
@@ -62,7 +63,8 @@ def read_blocks(
     `file` is the file's index in `problems` if it has one. Reading begins at `start`, the `position` of a block of an
     earlier run: rows and lines are those that run would have given next. A block is of `block_bytes`, unpacked; some
     ten times as much memory is used. `advance` is told the bytes of the file, as packed, that were read. Of the
-    `optional` columns, those that a CSV or Parquet file lacks are left out; in JSON lines they are null.
+    `optional` columns, those that a CSV or Parquet file lacks are left out; in JSON lines they are null. Rows that a
+    `choice`, by some of the `columns`, does not accept are counted and left out; a block may then have no row.
 
     An empty CSV field is "", a missing JSON value null. In JSON lines a column is a list of texts in those blocks where
     any of its values is a list. Rows that cannot be read are left out and recorded in `problems`: those of the wrong
@@ -78,7 +80,7 @@ def read_blocks(
         raise DataToolError(f"{path}: the column name {reserved[0]} is taken; rename it in the raw file")
     if file is None:
         file = problems.open_file(str(path), "row" if kind == "parquet" else "line")
-    request = Request(path, list(dict.fromkeys(columns)), optional, problems, file, start, block_bytes)
+    request = Request(path, list(dict.fromkeys(columns)), optional, problems, file, start, block_bytes, choice)
     if kind == "parquet":
         return _read_parquet(request, advance)
     if kind == "jsonl":
@@ -124,8 +126,9 @@ def _read_parquet(request: Request, advance: Callable[[int], object] | None) -> 
                 advance(size * at // total - told)
                 told = size * at // total
             frame = _as_text(request.with_places(frame, places), request)
-            if frame.height:
-                yield Block(frame, Position(at, at + 1))
+            frame, left_out = request.choose(frame)
+            if frame.height or left_out:
+                yield Block(frame, Position(at, at + 1), left_out)
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
 

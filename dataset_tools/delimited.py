@@ -5,8 +5,10 @@ line feed, which is text here; so is a quote inside a field that does not begin 
 reading fails, a closing quote followed by text, the record is reported and reading goes on with the next line. What is
 a row and what a fault hangs on the bytes alone, never on where blocks end.
 
-A block whose quotes all open or close a field, or are doubled inside one, is taken apart with numpy and read by Polars;
-the length of every field given is then compared with that in the file. Any other block goes through the csv module.
+A block without quotes and faults is read by Polars once numpy has counted the fields of its lines; of the rows that a
+`Choice` leaves out, only the columns that decide are parsed. A block whose quotes all open or close a field, or are
+doubled inside one, is taken apart with numpy and read by Polars; the length of every field given is then compared with
+that in the file. Any other block goes through the csv module.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ NO_BREAK = "last line without line break (is the file cut short?)"
 _SCAN = 1 << 20  # bytes looked at together: they stay in the processor's cache
 _DECODE = 1 << 16  # bytes decoded together
 _EXACT = 4 << 20  # bytes that go through the csv module together
-_SIGNS = (b"x", b"\x1f", b"(", b"\xef", b"\n")  # first bytes: zlib, gzip, zstd, byte order mark; a blank line
 _LF, _CR, _QUOTE = b'\n\r"'
 
 
@@ -53,11 +54,12 @@ def read_delimited(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some records: those that are rows, and how many bytes and lines all of them take."""
+    """Some records: those that are rows, how many bytes and lines all of them take, and how many were not chosen."""
 
     frame: pl.DataFrame
     size: int
     lines: int
+    left_out: int = 0
 
 
 class _Table:
@@ -67,6 +69,9 @@ class _Table:
         self._wanted = {name: dialect.names.index(name) for name in wanted}
         self._width = len(dialect.names)
         self._separator = ord(dialect.separator)
+        # In front of all that Polars reads: it unpacks bytes that begin as a packed stream does, and skips a byte order
+        # mark.
+        self._header = dialect.separator.join(map(str, range(self._width))).encode() + b"\n"
 
     def blocks(self, stream: Stream, position: Position) -> Iterator[Block]:
         """All blocks from `position`, where `stream` stands; then what is wrong with the end of the file."""
@@ -78,8 +83,8 @@ class _Table:
             for piece in self._exact(rest, position.line) if regular is None else [regular]:
                 done += piece.size
                 position = Position(position.offset + piece.size, position.line + piece.lines)
-                if piece.frame.height:
-                    yield Block(piece.frame, position)
+                if piece.frame.height or piece.left_out:
+                    yield Block(piece.frame, position, piece.left_out)
             rest = rest[done:]
             if len(rest) > RECORD_LIMIT:
                 raise self._too_long(rest, position.line)
@@ -89,9 +94,9 @@ class _Table:
         """The records that are complete in `data`, which begins one; None where only the csv module can tell."""
         buffer = np.frombuffer(data, np.uint8)
         quoted = self._dialect.quoted and b'"' in data
-        marks, quotes, breaks = self._marks(buffer, quoted)
-        if not quoted and (plain := self._plain(data, buffer, marks, line)) is not None:
+        if not quoted and (plain := self._plain(data, buffer, line)) is not None:
             return plain
+        marks, quotes, breaks = self._marks(buffer, quoted)
         if quoted and not self._is_well_quoted(buffer, quotes):
             return None
         is_break = buffer[marks] == _LF
@@ -108,47 +113,53 @@ class _Table:
         not_utf8 = {} if data.isascii() else _not_utf8(data, starts, ends)
         good = (widths == self._width) & ~blank
         good[list(not_utf8)] = False
-        marks, text, begins, places = marks[: widths.sum()], data[: ends[-1] + 1], starts, lines
+        marks, begins, places = marks[: widths.sum()], starts, lines
         if not good.all():
-            marks, text = marks[np.repeat(good, widths)], _joined(data, starts, ends, good)
-            begins, places = starts[good], lines[good]
+            marks, begins, places = marks[np.repeat(good, widths)], starts[good], lines[good]
+        text = self._joined(data, starts, ends, good)
         frame = self._parse(text, buffer, begins, marks.reshape(-1, self._width), quotes if quoted else None)
         if frame is None:
             return None
         for row in np.flatnonzero(~good & ~blank):
             self._report(int(lines[row]), not_utf8.get(int(row)) or int(widths[row]))
         taken = int(np.searchsorted(breaks, ends[-1], "right")) if quoted else len(ends)
-        return _Piece(self._request.with_places(frame, places), int(ends[-1]) + 1, taken)
+        frame, left_out = self._request.choose(self._request.with_places(frame, places))
+        return _Piece(frame, int(ends[-1]) + 1, taken, left_out)
 
-    def _plain(self, data: bytes, buffer: np.ndarray, marks: np.ndarray, line: int) -> _Piece | None:
-        """The records of a block without quotes, carriage returns, blank lines, bytes that are not UTF-8, rows of
-        another width, and signs that Polars takes for those of a packed stream; None for any other block."""
-        end = data.rfind(b"\n") + 1
-        marks = marks[: np.searchsorted(marks, end)]
-        rows = len(marks) // self._width
+    def _plain(self, data: bytes, buffer: np.ndarray, line: int) -> _Piece | None:
+        """The records of a block without quotes, carriage returns, blank lines, bytes that are not UTF-8 and rows of
+        another width; None for any other block."""
+        ends = np.flatnonzero(buffer == _LF)
+        if not len(ends) or self._width > 256:
+            return None
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        text = b"".join((self._header, memoryview(data)[: ends[-1] + 1]))
+        separators = buffer[: ends[-1] + 1] == self._separator
+        # Sums of bytes are true up to 255; with all of them right but for multiples of 256, their total tells.
+        per_row = np.add.reduceat(separators.view(np.uint8), starts, dtype=np.uint8)
         if (
-            not rows
-            or len(marks) != rows * self._width
-            or b"\r" in data
-            or b"\n\n" in data
-            or data[:1] in _SIGNS
-            or not np.all(buffer[marks[self._width - 1 :: self._width]] == _LF)
-            or np.count_nonzero(buffer[marks] == _LF) != rows
+            not np.all(per_row == self._width - 1)
+            or np.count_nonzero(separators) != len(ends) * (self._width - 1)
+            or np.any(starts == ends)
+            or np.max(ends - starts) > RECORD_LIMIT
+            or b"\r" in text
+            or not _is_utf8(text)
         ):
             return None
-        text = data[:end]
-        if not text.isascii():
-            try:
-                text.decode()
-            except UnicodeDecodeError:
+        lines, left_out, choice, problems = line + np.arange(len(ends)), 0, self._request.choice, self._problems.fork()
+        if choice is not None:
+            deciding = self._polars(text, choice.columns, len(ends), quoted=False)
+            if deciding is None:
                 return None
-        starts = np.concatenate([[0], marks[self._width - 1 :: self._width][:-1] + 1])
-        if np.max(marks[self._width - 1 :: self._width] - starts) > RECORD_LIMIT:
-            return None
-        frame = self._parse(text, buffer, starts, marks.reshape(-1, self._width), None, by_total=True)
+            accepted = choice.accepts(self._request.with_places(deciding, lines), problems)
+            left_out = int((~accepted).sum())
+            kept = accepted.fill_null(False).to_numpy()
+            text, lines = self._joined(data, starts, ends, kept), lines[kept]
+        frame = self._polars(text, list(self._wanted), len(lines), quoted=False)
         if frame is None:
             return None
-        return _Piece(self._request.with_places(frame, line + np.arange(rows)), end, rows)
+        self._problems.absorb(problems)
+        return _Piece(self._request.with_places(frame, lines), int(ends[-1]) + 1, len(ends), left_out)
 
     def _marks(self, buffer: np.ndarray, quoted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where separators and line breaks outside quotes are, where quotes, and (if `quoted`) where all line breaks.
@@ -183,42 +194,15 @@ class _Table:
         )
 
     def _parse(
-        self,
-        text: bytes,
-        buffer: np.ndarray,
-        starts: np.ndarray,
-        marks: np.ndarray,
-        quotes: np.ndarray | None,
-        *,
-        by_total: bool = False,
+        self, text: bytes, buffer: np.ndarray, starts: np.ndarray, marks: np.ndarray, quotes: np.ndarray | None
     ) -> pl.DataFrame | None:
-        """The wanted columns of the rows in `text`, None if a field is not as long as its `marks` in `buffer` say; or,
-        `by_total`, all fields of a column together."""
-        if not len(marks):
-            return pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
-        if not self._wanted:
-            return pl.DataFrame()
-        try:
-            frame = pl.read_csv(
-                text,
-                has_header=False,
-                columns=sorted(self._wanted.values()),
-                separator=self._dialect.separator,
-                quote_char='"' if quotes is not None else None,
-                schema={str(column): pl.String for column in range(self._width)},
-                empty_string_is_null=False,
-            )
-        except (pl.exceptions.PolarsError, OSError):  # bytes that begin with `x^` are to Polars a zlib stream
-            return None
-        if frame.height != len(marks):
+        """The wanted columns of the rows in `text`, None if a field is not as long as its `marks` in `buffer` say."""
+        frame = self._polars(text, list(self._wanted), len(marks), quoted=quotes is not None)
+        if frame is None:
             return None
         quotes_before: dict[int, np.ndarray] = {}  # a field begins where the one before it ends
-        for column in self._wanted.values():
+        for name, column in self._wanted.items():
             begins, ends = marks[:, column - 1] + 1 if column else starts, marks[:, column]
-            if by_total:
-                if frame[str(column)].str.len_bytes().sum() != int(ends.sum()) - int(begins.sum()):
-                    return None
-                continue
             if quotes is not None:
                 for at, places in ((column, begins), (column + 1, ends)):
                     if at not in quotes_before:
@@ -229,9 +213,36 @@ class _Table:
             lengths = ends - begins
             if quotes is not None:
                 lengths = lengths - (inner > 0) - inner // 2
-            if not np.array_equal(frame[str(column)].str.len_bytes().to_numpy(), lengths):
+            if not np.array_equal(frame[name].str.len_bytes().to_numpy(), lengths):
                 return None
-        return frame.select(pl.col(str(column)).alias(name) for name, column in self._wanted.items())
+        return frame
+
+    def _joined(self, data: bytes, starts: np.ndarray, ends: np.ndarray, good: np.ndarray) -> bytes:
+        """The bytes of the records that are good, after the header."""
+        edges = np.flatnonzero(np.diff(good.astype(np.int8), prepend=0, append=0))
+        view = memoryview(data)
+        runs = zip(starts[edges[0::2]].tolist(), (ends[edges[1::2] - 1] + 1).tolist(), strict=True)
+        return b"".join([self._header, *(view[start:end] for start, end in runs)])
+
+    def _polars(self, text: bytes, names: Sequence[str], rows: int, *, quoted: bool) -> pl.DataFrame | None:
+        """Some columns of `text`, header and all, as Polars reads them; None if it does not find so many rows."""
+        if not rows or not names:
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+        places = {name: self._wanted[name] for name in names}
+        try:
+            frame = pl.read_csv(
+                text,
+                columns=sorted(places.values()),
+                separator=self._dialect.separator,
+                quote_char='"' if quoted else None,
+                schema={str(column): pl.String for column in range(self._width)},
+                empty_string_is_null=False,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        if frame.height != rows:
+            return None
+        return frame.select(pl.col(str(column)).alias(name) for name, column in places.items())
 
     def _exact(self, data: bytes, line: int) -> Iterator[_Piece]:
         """As `_regular`, for any bytes, in pieces."""
@@ -286,8 +297,8 @@ class _Table:
         frame = pl.DataFrame(  # of a list, Polars would name the nameless
             {name: pl.Series([row[at] for row in rows], dtype=pl.String) for name, at in self._wanted.items()}
         )
-        frame = self._request.with_places(frame, np.array(numbers, np.int64))
-        return _Piece(frame, bounds[after], after)
+        frame, left_out = self._request.choose(self._request.with_places(frame, np.array(numbers, np.int64)))
+        return _Piece(frame, bounds[after], after, left_out)
 
     def _report(self, line: int, fault: UnicodeDecodeError | int | str) -> None:
         """A record that is left out: not UTF-8, of so many fields, or what the csv module says."""
@@ -336,13 +347,6 @@ def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def _joined(data: bytes, starts: np.ndarray, ends: np.ndarray, good: np.ndarray) -> bytes:
-    """The bytes of the records that are good."""
-    edges = np.flatnonzero(np.diff(good.astype(np.int8), prepend=0, append=0))
-    runs = zip(starts[edges[0::2]].tolist(), ends[edges[1::2] - 1].tolist(), strict=True)
-    return b"".join(data[start : end + 1] for start, end in runs)
-
-
 def _not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> dict[int, UnicodeDecodeError]:
     """The records with bytes that are not UTF-8."""
     found: dict[int, UnicodeDecodeError] = {}
@@ -358,6 +362,10 @@ def _not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> dict[int, Un
             found[row] = _utf8_error(data[starts[row] : ends[row]]) or error
             row += 1
     return found
+
+
+def _is_utf8(data: bytes) -> bool:
+    return data.isascii() or _utf8_error(data) is None
 
 
 def _utf8_error(data: bytes) -> UnicodeDecodeError | None:

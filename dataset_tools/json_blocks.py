@@ -68,8 +68,9 @@ def _read_lines(stream: Stream, table: _Table, position: Position) -> Iterator[B
         rest = rest[end:]
         frame = table.frame(_values(lines, position.line, table))
         position = Position(position.offset + end, position.line + len(lines), tuple(sorted(table.seen)))
-        if frame.height:
-            yield Block(frame, position)
+        frame, left_out = request.choose(frame)
+        if frame.height or left_out:
+            yield Block(frame, position, left_out)
     request.add_damage(stream)
 
 
@@ -105,8 +106,9 @@ def _read_document(stream: Stream, table: _Table) -> Iterator[Block]:
     for at in range(request.start.offset, len(items), step):
         part = items[at : at + step]
         frame = table.frame(zip(part, range(at + 1, at + 1 + len(part)), strict=True))
-        if frame.height:
-            yield Block(frame, Position(at + len(part), at + 1 + len(part), tuple(sorted(table.seen))))
+        frame, left_out = request.choose(frame)
+        if frame.height or left_out:
+            yield Block(frame, Position(at + len(part), at + 1 + len(part), tuple(sorted(table.seen))), left_out)
 
 
 class _Table:

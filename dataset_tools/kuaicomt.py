@@ -17,16 +17,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from dataset_tools.blocks import columns_of
+from dataset_tools.blocks import Block, Choice, columns_of
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
 from dataset_tools.expressions import RowExpression
+from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading, unit_of
 from dataset_tools.rules import numbers_of
 from dataset_tools.schema import TIME_RANGE
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert as parsed arguments say."""
     files = find(args.raw)
-    rule = Rule(args.positive, files["user_video_inter"])
+    rule = positives(args.positive, files["user_video_inter"])
     chosen = Chosen(args.since, args.until, args.user_share)
     given = {"positive": args.positive, "since": args.since, "until": args.until, "user_share": args.user_share}
     with conversion(
@@ -117,35 +117,43 @@ def _names(folder: Path) -> str:
     return ", ".join(names[:8]) + (" …" if len(names) > 8 else "") if names else "no file"
 
 
-class Rule:
-    """Which rows of user_video_inter are positives.
+def positives(text: str, file: Path) -> RowExpression:
+    """Which rows of user_video_inter are positives, by `--positive`.
 
     Raises:
         DataToolError: neither known flags nor an SQL expression over columns that the file has.
     """
+    there = columns_of(file) or []
+    flags = {name: column for name, column in FLAGS.items() if column in there}
+    flags |= {name: name for name in there if name in FLAGS.values() or name.startswith("is_")}
+    names = [name.strip() for name in text.split(",")]
+    if all(re.fullmatch(r"\w+", name) for name in names):
+        unknown = [name for name in names if name not in flags]
+        rule = _any_of(flags.get(name, name) for name in names)
+    else:
+        rule = RowExpression(text, "--positive")
+        unknown = [name for name in rule.columns if name not in there]
+    if unknown or not rule.columns:
+        raise DataToolError(
+            f"--positive {text!r}: {', '.join(unknown) or 'it'} names no flag or column of {file.name}; give flags "
+            f"({', '.join(name for name in flags if name in FLAGS)}) or an SQL expression over {', '.join(there)}"
+        )
+    return rule
 
-    def __init__(self, text: str, file: Path) -> None:
-        there = columns_of(file) or []
-        flags = {name: column for name, column in FLAGS.items() if column in there}
-        flags |= {name: name for name in there if name in FLAGS.values() or name.startswith("is_")}
-        names = [name.strip() for name in text.split(",")]
-        if all(re.fullmatch(r"\w+", name) for name in names):
-            unknown = [name for name in names if name not in flags]
-            rule = " OR ".join(f'"{flags.get(name)}" > 0' for name in names)
-        else:
-            rule, unknown = text, []
-        self._expression = RowExpression(rule, "--positive")
-        self.columns = self._expression.columns
-        unknown = unknown or [name for name in self.columns if name not in there]
-        if unknown or not self.columns:
-            raise DataToolError(
-                f"--positive {text!r}: {', '.join(unknown) or 'it'} names no flag or column of {file.name}; give flags "
-                f"({', '.join(name for name in flags if name in FLAGS)}) or an SQL expression over {', '.join(there)}"
-            )
 
-    def accepts(self, numbers: pl.DataFrame) -> pl.Series:
-        """Whether each row is one; null counts as no."""
-        return self._expression.accepts(numbers)
+def _any_of(flags: Iterable[str]) -> RowExpression:
+    return RowExpression(" OR ".join(f'"{name}" > 0' for name in flags), "flags")
+
+
+def _choice(rule: RowExpression) -> Choice:
+    """The rows that a rule over numbers accepts; where one of its columns is no number, it is a fault."""
+
+    def accepts(rows: pl.DataFrame, problems: Problems) -> pl.Series:
+        numbers, sound = numbers_of(rows, rule.columns, problems)
+        accepted = rule.accepts(numbers)
+        return accepted if sound.all() else pl.select(pl.when(sound).then(accepted)).to_series()
+
+    return Choice(rule.columns, accepts)
 
 
 class Chosen:
@@ -184,54 +192,51 @@ class Chosen:
 class _Source:
     """Blocks of the raw files as rows of the atomic files."""
 
-    def __init__(self, work: Conversion, rule: Rule, chosen: Chosen) -> None:
+    def __init__(self, work: Conversion, rule: RowExpression, chosen: Chosen) -> None:
         self.work, self.rule, self.chosen = work, rule, chosen
         self._units: dict[str, float] = {}
 
     def read(self, reading: Reading, name: str, path: Path) -> None:
         """Stage one raw file."""
         there = columns_of(path) or []
-        readers: dict[str, Callable[[Path, list[str]], tuple[list[str], Callable[[pl.DataFrame], Any]]]] = {
+        readers = {
             "user_video_inter": self._inter,
             "video_features": self._item,
             "comment_features": self._comment,
             "user_comment_inter": self._cinter,
             "user_features": self._user,
         }
-        columns, rows = readers[name](path, there)
-        reading.take(path, columns, rows)
+        readers[name](reading, path, there)
 
-    def _inter(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+    def _inter(self, reading: Reading, path: Path, there: list[str]) -> None:
         video, time = _one_of(path, there, VIDEO), _one_of(path, there, ("time_ms", "timestamp", "time_stamp", "time"))
         more = {ours: theirs for ours, theirs in _INTER.items() if theirs in there}
         columns = list(
             dict.fromkeys([_one_of(path, there, ("user_id",)), video, time, *more.values(), *self.rule.columns])
         )
 
-        def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            numbers, block = numbers_of(block, self.rule.columns, self.work.problems)
-            accepted = self.rule.accepts(numbers)
-            self._note("impressions_read", block.height)
-            self._note("impressions_not_positive", block.height - int(accepted.sum()))
-            frame = block.filter(accepted).select(
+        def rows(block: Block) -> dict[str, pl.DataFrame]:
+            self._note("impressions_read", block.frame.height + block.left_out)
+            self._note("impressions_not_positive", block.left_out)
+            frame = block.frame.select(
                 "user_id", "_file", "_line", item_id=video, timestamp=self._seconds(path, time), **more
             )
             for name in set(_MILLISECONDS) & set(more):
                 frame = frame.with_columns(_thousandth(name))
             return {"inter": self._chosen(frame)}
 
-        return columns, rows
+        reading.take(path, columns, rows, choice=_choice(self.rule))
 
-    def _item(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+    def _item(self, reading: Reading, path: Path, there: list[str]) -> None:
         video = _one_of(path, there, VIDEO)
         more = {ours: theirs for ours, theirs in _ITEM.items() if theirs in there}
         columns = [video, _one_of(path, there, ("caption",)), *more.values()]
 
-        def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        def rows(block: Block) -> dict[str, pl.DataFrame]:
             category = pl.col("category") if "category" in more else pl.lit("")
             hashtags = pl.col("caption").str.extract_all(r"[#＃][^\s#＃]+").list.eval(pl.element().str.slice(1))
             words = pl.col("caption").str.replace_all(r"[#＃][^\s#＃]+", " ").str.replace_all(r"[\p{Cc}\s]+", " ")
-            frame = block.select(
+            frame = block.frame.select(
                 "_file",
                 "_line",
                 item_id=video,
@@ -253,49 +258,50 @@ class _Source:
                 frame = frame.with_columns(_thousandth("duration"))
             return {"item": frame.drop("words", "hashtags")}
 
-        return columns, rows
+        reading.take(path, columns, rows)
 
-    def _comment(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+    def _comment(self, reading: Reading, path: Path, there: list[str]) -> None:
         video = _one_of(path, there, VIDEO)
         more = {ours: theirs for ours, theirs in _COMMENT.items() if theirs in there}
         content = _one_of(path, there, ("comment_content", "content"))
         columns = [_one_of(path, there, ("comment_id",)), video, content, *more.values()]
 
-        def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            return {"comment": block.select("comment_id", "_file", "_line", item_id=video, content=content, **more)}
+        def rows(block: Block) -> dict[str, pl.DataFrame]:
+            return {
+                "comment": block.frame.select("comment_id", "_file", "_line", item_id=video, content=content, **more)
+            }
 
-        return columns, rows
+        reading.take(path, columns, rows)
 
-    def _cinter(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+    def _cinter(self, reading: Reading, path: Path, there: list[str]) -> None:
         video, time = _one_of(path, there, VIDEO), _one_of(path, there, ("time_stamp", "timestamp", "time_ms", "time"))
         flags = {"like": _one_of(path, there, ("is_like",)), "reply": _one_of(path, there, ("is_reply",))}
         ids = [_one_of(path, there, (name,)) for name in ("user_id", "comment_id")]
 
-        def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            numbers, block = numbers_of(block, list(flags.values()), self.work.problems)
-            accepted = numbers.select(pl.any_horizontal(pl.all() > 0)).to_series()
-            self._note("comment_rows_not_positive", block.height - int(accepted.sum()))
-            frame = block.filter(accepted).select(
+        def rows(block: Block) -> dict[str, pl.DataFrame]:
+            self._note("comment_rows_not_positive", block.left_out)
+            frame = block.frame.select(
                 *ids, "_file", "_line", item_id=video, timestamp=self._seconds(path, time), **flags
             )
             return {"cinter": self._chosen(frame)}
 
-        return [*ids, video, time, *flags.values()], rows
+        columns = [*ids, video, time, *flags.values()]
+        reading.take(path, columns, rows, choice=_choice(_any_of(flags.values())))
 
-    def _user(self, path: Path, there: list[str]) -> tuple[list[str], Any]:
+    def _user(self, reading: Reading, path: Path, there: list[str]) -> None:
         there = [name for name in there if name]  # a table's index has no name
         _one_of(path, there, ("user_id",))
         numbers = [name for name in there if _NUMBERS_OF_USERS.fullmatch(name)]
 
-        def rows(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            kept, block = numbers_of(block, numbers, self.work.problems, may_be_empty=True)
-            block = block.with_columns(kept)
-            chosen = block.filter(self.chosen.has_user(block))
-            if chosen.height < block.height:
-                self._note("users_not_chosen", block.height - chosen.height)
+        def rows(block: Block) -> dict[str, pl.DataFrame]:
+            values, sound = numbers_of(block.frame, numbers, self.work.problems, may_be_empty=numbers)
+            users = block.frame.with_columns(values).filter(sound)
+            chosen = users.filter(self.chosen.has_user(users))
+            if chosen.height < users.height:
+                self._note("users_not_chosen", users.height - chosen.height)
             return {"user": chosen}
 
-        return there, rows
+        reading.take(path, there, rows)
 
     def _seconds(self, path: Path, name: str) -> pl.Expr:
         """Times as seconds, whatever the file has: its first times decide."""

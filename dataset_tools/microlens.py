@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.blocks import columns_of, read_blocks
+from dataset_tools.blocks import Block, columns_of, read_blocks
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError
@@ -90,7 +90,7 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
         pairs,
         ["user", "item", "timestamp"],
         lambda block: {
-            "inter": block.select(
+            "inter": block.frame.select(
                 "_file",
                 "_line",
                 user_id="user",
@@ -107,19 +107,19 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
     reading.take(
         titles,
         columns,
-        lambda block: {"titled": block.select("_file", "_line", item_id=columns[0], title=columns[1])},
+        lambda block: {"titled": block.frame.select("_file", "_line", item_id=columns[0], title=columns[1])},
         header=names,
     )
     if "comments" in files:
         names = ["user", "item", "content"]
-        reading.take(files["comments"], names, lambda block: {"said": block}, header=names, **_TABS)
+        reading.take(files["comments"], names, lambda block: {"said": block.frame}, header=names, **_TABS)
     if "counts" in files:
         names = ["item", "likes", "views"]
         problems = reading.stage.problems
 
-        def counted(block: pl.DataFrame) -> dict[str, pl.DataFrame]:
-            numbers, block = numbers_of(block, ["likes", "views"], problems)
-            return {"counted": block.with_columns(numbers)}
+        def counted(block: Block) -> dict[str, pl.DataFrame]:
+            numbers, sound = numbers_of(block.frame, ["likes", "views"], problems)
+            return {"counted": block.frame.with_columns(numbers).filter(sound)}
 
         reading.take(files["counts"], names, counted, header=names, **_TABS)
 

@@ -32,6 +32,21 @@ class Problems:
         self.units.append(unit)
         return len(self.files) - 1
 
+    def fork(self) -> Problems:
+        """One without a fault that knows the same files, to be absorbed later."""
+        return Problems(list(self.files), list(self.units))
+
+    def drain(self) -> Problems:
+        """Its faults, in a fork; they are no longer in this one."""
+        found, self._found = self._found, {}
+        return Problems(list(self.files), list(self.units), found)
+
+    def absorb(self, other: Problems) -> None:
+        """Take over the faults of a fork, and the files that it opened."""
+        self.files[:], self.units[:] = other.files, other.units
+        for (kind, file), (count, first) in other._found.items():
+            self._record(kind, file, count, first)
+
     def add(self, kind: str, file: int, line: int | None, what: str = "") -> None:
         """Record one fault."""
         place = f"{self.units[file]} {line:,}" if line is not None else ""

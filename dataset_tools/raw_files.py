@@ -39,6 +39,19 @@ class Block:
 
     frame: pl.DataFrame
     position: Position  # after this block
+    left_out: int = 0  # rows that a `Choice` did not accept
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a file are wanted at all.
+
+    `accepts` gets their `columns` as they are in the file, with `_file` and `_line`, and says for each whether it is
+    wanted, null if it is faulty; faults it records in the `Problems` given.
+    """
+
+    columns: Sequence[str]
+    accepts: Callable[[pl.DataFrame, Problems], pl.Series]
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Request:
     file: int
     start: Position
     block_bytes: int
+    choice: Choice | None = None
 
     def demand(self, known: Sequence[str]) -> list[str]:
         """Those of the columns that are known; `DataToolError` if one that is not optional is not."""
@@ -64,6 +78,13 @@ class Request:
         """Record the damage of a packed stream, if any."""
         if stream.damage:
             self.problems.add(stream.damage[0], self.file, None, stream.damage[1])
+
+    def choose(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """The rows that are wanted, and how many are not."""
+        if self.choice is None:
+            return frame, 0
+        accepted = self.choice.accepts(frame, self.problems)
+        return frame.filter(accepted), int((~accepted).sum())
 
     def with_places(self, frame: pl.DataFrame, lines: np.ndarray) -> pl.DataFrame:
         """`frame` with `_file` and `_line`; `DataToolError` beyond line 4,294,967,295."""

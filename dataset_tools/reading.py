@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,8 @@ from typing import Any, Self
 import polars as pl
 from tqdm import tqdm
 
-from dataset_tools.blocks import Position, read_blocks
+from dataset_tools.ahead import ahead
+from dataset_tools.blocks import Block, Position, read_blocks
 from dataset_tools.problems import Problems
 from dataset_tools.schema import TIME_RANGE
 from dataset_tools.stage import Rows, Stage
@@ -22,6 +23,8 @@ from dataset_tools.text import as_number
 
 _LARGE = 256 << 20  # bytes of raw files from which on an estimate is worth a line
 _AFTER = 64 << 20  # bytes read before it is made
+_ENOUGH = 1 << 15  # rows to be worth the work on a block
+_MOST_PARTS = 16  # blocks of the file in one
 
 
 class Reading:
@@ -55,7 +58,7 @@ class Reading:
         self,
         path: Path,
         columns: Sequence[str],
-        rows: Callable[[pl.DataFrame], Mapping[str, pl.DataFrame]],
+        rows: Callable[[Block], Mapping[str, pl.DataFrame]],
         *,
         key: str | None = None,
         may_be_empty: bool = False,
@@ -70,11 +73,14 @@ class Reading:
             file = problems.files.index(str(path)) if str(path) in problems.files else None
             start = Position() if position is None else Position(**position)
             self._bar.set_description(path.name)
-            empty = position is None and not may_be_empty
-            for block in read_blocks(path, columns, problems, file=file, start=start, advance=self._advance, **layout):
-                yield rows(block.frame), asdict(block.position)
-                empty = False
-                self._estimate()
+            empty, found = position is None and not may_be_empty, problems.fork()
+            blocks = read_blocks(path, columns, found, file=file, start=start, advance=self._advance, **layout)
+            for block, faults in ahead(_with_faults(_together(blocks), found)):
+                problems.absorb(faults)
+                if block is not None:
+                    yield rows(block), asdict(block.position)
+                    empty = False
+                    self._estimate()
             if empty and all(found.file != str(path) for found in problems.violations()):
                 problems.add("file without a row", problems.files.index(str(path)), None)
 
@@ -96,6 +102,33 @@ class Reading:
             f"reading will take about {max(round(seconds / 60), 1)} more min and {_gb(staged * share)} of temporary "
             "files; sorting and writing come after it"
         )
+
+
+def _with_faults(blocks: Iterable[Block], found: Problems) -> Iterator[tuple[Block | None, Problems]]:
+    """Each block with what was found until it was read; at the end what was found after the last."""
+    for block in blocks:
+        yield block, found.drain()
+    yield None, found.drain()
+
+
+def _together(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Neighbours with the same columns as one block, up to `_ENOUGH` rows: of each, a `Choice` may leave few."""
+    parts: list[Block] = []
+    for block in blocks:
+        if parts and parts[0].frame.schema != block.frame.schema:
+            yield _joined(parts)
+            parts = []
+        parts.append(block)
+        if sum(part.frame.height for part in parts) >= _ENOUGH or len(parts) == _MOST_PARTS:
+            yield _joined(parts)
+            parts = []
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[Block]) -> Block:
+    frame = parts[0].frame if len(parts) == 1 else pl.concat([part.frame for part in parts])
+    return Block(frame, parts[-1].position, sum(part.left_out for part in parts))
 
 
 def unit_of(path: Path, column: str, **layout: Any) -> float:

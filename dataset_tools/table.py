@@ -36,7 +36,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from dataset_tools.blocks import FORMATS, read_blocks
+from dataset_tools.blocks import FORMATS, Block, read_blocks
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.errors import DataToolError
 from dataset_tools.expressions import RowExpression
@@ -239,14 +239,15 @@ class _Source:
                         texts.add(name)
         return frozenset(texts), frozenset(lists)
 
-    def rows(self, block: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    def rows(self, read: Block) -> dict[str, pl.DataFrame]:
         """The rows of a block that `where` accepts."""
+        block = read.frame
         typed = block.with_columns(self._typed(block[name]) for name in block.columns if not name.startswith("_"))
         computed = {name: one.values(typed) for name, one in self.expressions.items()}
         everything = pl.Series([True]).new_from_index(0, block.height)
         keep = everything if self.where is None else self.where.accepts(typed)
-        notes, read = self.work.notes, f"rows_of_{self.suffix}_read"
-        before = notes.get(read, 0)
+        notes, counted = self.work.notes, f"rows_of_{self.suffix}_read"
+        before = notes.get(counted, 0)
         columns, several = [], pl.Series([False]).new_from_index(0, block.height)
         for name, spec in self.section.columns.items():
             column = (computed[name] if name in computed else _value(block, spec, before)).alias(name)
@@ -267,7 +268,7 @@ class _Source:
             columns.append(_finish(column.alias(name), spec, self.suffix).alias(name))
         table = block.select("_file", "_line").with_columns(columns)
         kept = table.filter(keep & ~several)
-        notes[read] = before + table.height
+        notes[counted] = before + table.height
         if self.where is not None:
             left_out = f"rows_of_{self.suffix}_not_positive"
             notes[left_out] = notes.get(left_out, 0) + table.height - int(keep.sum())

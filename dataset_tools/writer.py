@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import polars as pl
 from tqdm import tqdm
 
 from dataset_tools import __version__
+from dataset_tools.ahead import ahead
 from dataset_tools.errors import DataToolError
 from dataset_tools.files import sha256_file, write_json
 from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, field_type
@@ -167,16 +169,17 @@ class AtomicRows:
         columns = [_as_text(self.table.schema, name, kind, whole) for name, kind in self.types.items()]
         with open(path, "wb") as handle:
 
-            def put(text: str) -> None:
-                line = text.encode()
-                handle.write(line)
-                digest.update(line)
+            def put(content: bytes | memoryview) -> None:
+                handle.write(content)
+                digest.update(content)
 
-            put("\t".join(f"{name}:{kind}" for name, kind in self.types.items()) + "\n")
-            for rows in self.table.frames():
+            put(("\t".join(f"{name}:{kind}" for name, kind in self.types.items()) + "\n").encode())
+            for rows in ahead(self.table.frames()):
                 block = rows.select(columns)
                 self.used |= {name for name in set(self.types) - self.used if (block[name] != "").any()}
-                put(block.write_csv(include_header=False, separator="\t", quote_style="necessary"))
+                content = io.BytesIO()
+                block.write_csv(content, include_header=False, separator="\t", quote_style="necessary")
+                put(content.getbuffer())
                 progress.update(block.height)
         self.sha256 = digest.hexdigest()
 

@@ -52,6 +52,11 @@ def convert(raw: Path, parent: Path, *options: str) -> dict[str, bytes]:
     return content(parent / "x")
 
 
+@pytest.fixture(autouse=True)
+def every_block_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_ENOUGH", 1)
+
+
 class Interrupting:
     """`read_blocks` in small blocks, with Ctrl-C after block number `after` (never if negative)."""
 
@@ -213,6 +218,7 @@ def count(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 reading.read_blocks = functools.partial(reading.read_blocks, block_bytes=30_000)
+reading._ENOUGH = 1
 main(["kuaicomt", *sys.argv[2:]])
 """
 
