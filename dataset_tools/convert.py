@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-import polars as pl
 from tqdm import tqdm
 
 from dataset_tools import __version__
@@ -24,6 +23,9 @@ from dataset_tools.errors import DataToolError
 from dataset_tools.schema import ATOMIC_FILES
 from dataset_tools.stage import Stage, identity_of
 from dataset_tools.writer import check_target, write_dataset
+
+# What a full disk is, or too little memory to go on with the disk.
+_NO_ROOM = (duckdb.IOException, duckdb.OutOfMemoryException, OSError)
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def conversion(
     try:
         with Stage(parent / f".{name}.converting", job) as stage:
             yield Conversion(stage, options, write, machine.memory)
-    except (duckdb.Error, pl.exceptions.PolarsError) as error:
+    except _NO_ROOM as error:
         raise DataToolError(
             f"the conversion stopped, nothing was written: {str(error).splitlines()[0]} (temporary files in {parent}: "
             "free space there, name another folder with --temp, or give more --memory)"

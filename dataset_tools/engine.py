@@ -6,6 +6,7 @@ Rows that go are kept as a set of their numbers; no table is rewritten.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -33,6 +34,7 @@ class Engine:
     def __init__(self, stage: Stage, *, memory: float = MEMORY_GB) -> None:
         self.stage = stage
         self.problems: Problems = stage.problems
+        self._alone = threading.Lock()
         database = stage.folder / "engine.db"
         for path in (database, database.with_name("engine.db.wal")):  # of a run that was stopped
             path.unlink(missing_ok=True)
@@ -46,6 +48,7 @@ class Engine:
                 "autoload_known_extensions": False,
             },
         )
+        self.run("CREATE TABLE anonymous (_row BIGINT)")  # comments whose author is dropped
         self._hidden: set[tuple[str, str]] = set()
         for name in stage.names:
             self.register(name)
@@ -57,8 +60,9 @@ class Engine:
         self._sql.close()
 
     def run(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a statement. (Given parameters, DuckDB would import pandas.)"""
-        return self._sql.execute(sql).fetchall()
+        """The rows of a statement, from any thread. (Given parameters, DuckDB would import pandas.)"""
+        with self._alone:
+            return self._sql.execute(sql).fetchall()
 
     def number(self, sql: str) -> int:
         """The one number that a statement gives."""
@@ -197,21 +201,25 @@ class Engine:
         if min_user <= 1 and min_item <= 0:
             return {}
         rounds, size = 0, self.number("SELECT count(*) FROM event")
-        self.run("CREATE VIEW core AS SELECT * FROM event")
+        core = "event"
         while True:
-            kept = "core"
+            kept = core
             for name, least in (("u", min_user), ("i", min_item)):
                 if least > 1:
-                    rare = f"SELECT {name} FROM {kept} GROUP BY {name} HAVING count(*) >= {least}"
-                    self.run(f"CREATE TEMP TABLE next_{name} AS SELECT * FROM {kept} WHERE {name} IN ({rare})")
+                    enough = f"SELECT {name} FROM {kept} GROUP BY {name} HAVING count(*) >= {least}"
+                    self.run(
+                        f"CREATE OR REPLACE TEMP TABLE next_{name} AS SELECT * FROM {kept} WHERE {name} IN ({enough})"
+                    )
                     kept = f"next_{name}"
             left = self.number(f"SELECT count(*) FROM {kept}")
             if left == size:
                 break
-            self._replace_core(kept)
-            size, rounds = left, rounds + 1
-        self.run("CREATE TEMP TABLE core_user AS SELECT DISTINCT u FROM core")
-        self.run("CREATE TEMP TABLE core_item AS SELECT DISTINCT i FROM core")
+            size, rounds, former, core = left, rounds + 1, core, f"core_{rounds + 1}"
+            self.run(f"CREATE TABLE {core} AS SELECT * FROM {kept}")
+            if former != "event":
+                self.run(f"DROP TABLE {former}")
+        self.run(f"CREATE TEMP TABLE core_user AS SELECT DISTINCT u FROM {core}")
+        self.run(f"CREATE TEMP TABLE core_item AS SELECT DISTINCT i FROM {core}")
         self.run("CREATE TABLE lost_user AS SELECT id FROM number_of_user WHERE rowid NOT IN (SELECT u FROM core_user)")
         others = "cinter" if min_item > 0 else "item"
         self.run(
@@ -219,24 +227,16 @@ class Engine:
             " WHERE item_id NOT IN (SELECT id FROM number_of_item WHERE rowid IN (SELECT i FROM core_item))"
             f" AND item_id NOT IN (SELECT item_id FROM {others} WHERE item_id NOT IN (SELECT id FROM number_of_item))"
         )
-        self.drop("inter", "SELECT _row FROM event WHERE _row NOT IN (SELECT _row FROM core)")
+        self.drop("inter", f"SELECT _row FROM event WHERE _row NOT IN (SELECT _row FROM {core})")
         for suffix in ("item", "cinter", "comment"):
             self.drop(suffix, f"SELECT _row FROM {suffix} WHERE item_id IN (SELECT id FROM lost_item)")
         for suffix in ("user", "cinter"):
             if suffix in self.suffixes:
                 self.drop(suffix, f"SELECT _row FROM {suffix} WHERE user_id IN (SELECT id FROM lost_user)")
         if "user_id" in self._columns("comment"):
-            self.run("CREATE TABLE anonymous AS SELECT _row FROM comment WHERE user_id IN (SELECT id FROM lost_user)")
+            self.run("INSERT INTO anonymous SELECT _row FROM comment WHERE user_id IN (SELECT id FROM lost_user)")
         lost = [self.number(f"SELECT count(*) FROM lost_{name}") for name in ("user", "item")]
         return {"rounds": rounds, "users_dropped": lost[0], "videos_dropped": lost[1]}
-
-    def _replace_core(self, kept: str) -> None:
-        self.run(f"CREATE OR REPLACE TABLE smaller AS SELECT * FROM {kept}")
-        kind = "VIEW" if self.number("SELECT count(*) FROM duckdb_views() WHERE view_name = 'core'") else "TABLE"
-        self.run(f"DROP {kind} core")
-        self.run("ALTER TABLE smaller RENAME TO core")
-        for name in ("u", "i"):
-            self.run(f"DROP TABLE IF EXISTS next_{name}")
 
     # ------------------------------------------------------------------ what is written
 
@@ -299,10 +299,8 @@ class StoredTable:
         if rows.height:
             gone = self._numbers(f"gone_{self.suffix}", rows)
             rows = rows.filter(~pl.col("_row").is_in(gone.implode()))
-        if self.suffix == "comment" and self.engine.number(
-            "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'anonymous'"
-        ):
-            hidden = self._numbers("anonymous", rows) if rows.height else pl.Series([], dtype=pl.Int64)
+        if rows.height and self.suffix == "comment" and "user_id" in rows.columns:
+            hidden = self._numbers("anonymous", rows)
             author = pl.when(pl.col("_row").is_in(hidden.implode())).then(pl.lit("")).otherwise("user_id")
             rows = rows.with_columns(author.alias("user_id"))
         missing = [pl.lit(None, dtype).alias(name) for name, dtype in self.schema.items() if name not in rows.columns]

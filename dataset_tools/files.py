@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all, and their hashes; shared by `dataset_tools` and `recbole_lsvcr`."""
+"""Files that appear whole or not at all, their hashes, folders of one process; for `dataset_tools` and
+`recbole_lsvcr`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there two processes are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -45,3 +51,23 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold a folder; yields whether it is ours alone. False also where the file system cannot tell, and for a folder
+    that another process removes in this moment. The system lets go however a process ends."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        yield handle is None or _is_locked(handle, folder)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _is_locked(handle: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), os.stat(folder))
+    except OSError:
+        return False

@@ -6,7 +6,6 @@ was killed goes on where it stopped.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any, Self
 import polars as pl
 
 from dataset_tools.errors import DataToolError
-from dataset_tools.files import write_json
+from dataset_tools.files import held, write_json
 from dataset_tools.problems import Problems
 from dataset_tools.rules import clean_rows, ids_of
 from dataset_tools.schema import ATOMIC_FILES
@@ -50,12 +49,13 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")  # held until the end
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise DataToolError(f"another process is converting in {self.folder}; wait for it, or stop it") from None
+        self._hold = held(self.folder)
+        if not self._hold.__enter__():
+            self._hold.__exit__(None, None, None)
+            raise DataToolError(
+                f"another process is converting in {self.folder}; wait for it, or stop it (where none is, the file"
+                " system cannot lock: name another folder with --temp)"
+            )
         state = self._state()
         if state is None:
             self._empty()
@@ -67,7 +67,7 @@ class Stage:
         """Parts stay for the same command given again if the conversion was interrupted, and only then."""
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
+        self._hold.__exit__(None, None, None)
 
     @property
     def resumed(self) -> bool:
@@ -114,7 +114,10 @@ class Stage:
 
     def _write(self, numbers: dict[str, int], name: str, what: str, rows: pl.DataFrame) -> None:
         number = numbers.get(name, 0)
-        rows.write_parquet(self._file(name, what, number), compression="lz4", statistics=False)
+        try:
+            rows.write_parquet(self._file(name, what, number), compression="lz4", statistics=False)
+        except pl.exceptions.ComputeError as error:  # what a full disk is to Polars
+            raise OSError(str(error)) from error
         numbers[name] = number + 1
 
     @property
@@ -162,7 +165,7 @@ class Stage:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != "lock":
+            else:
                 path.unlink()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from dataset_tools import __version__
 from dataset_tools.ahead import ahead
 from dataset_tools.errors import DataToolError
-from dataset_tools.files import sha256_file, write_json
+from dataset_tools.files import held, sha256_file, write_json
 from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, field_type
 from dataset_tools.text import join_tags, normalise
 
@@ -228,7 +227,7 @@ def _whole_folder(folder: Path, name: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     _remove_remains(parent, name)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
-    with _locked(temporary):
+    with held(temporary):
         try:
             yield temporary
             for path in temporary.iterdir():
@@ -246,24 +245,9 @@ def _remove_remains(parent: Path, name: str) -> None:
     """Remove the temporary folders of runs that were killed: those that no process holds."""
     for path in parent.iterdir():
         if re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}\.part", path.name) and path.is_dir():
-            with _locked(path) as free:
+            with held(path) as free:
                 if free:
                     shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder; yields whether it was free, False too where a file system cannot tell."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:
-            free = False
-        yield free
-    finally:
-        os.close(handle)
 
 
 def _replace_folder(target: Path, new: Path) -> None:
