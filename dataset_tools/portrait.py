@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_tools.errors import DataToolError
-from dataset_tools.portrait_numbers import Portrait, Spectrum
+from dataset_tools.portrait_format import utc
+from dataset_tools.portrait_values import Portrait, Spectrum
 from dataset_tools.scripts import NONE, SCRIPTS
 
 if TYPE_CHECKING:
-    from dataset_tools.describe import Hint, Table
+    from dataset_tools.describe import Table
+    from dataset_tools.portrait_warnings import Hint
 
 VIDEO, COMMENT, GREY = "#1f6fb2", "#d9772b", "#8a8f98"
 _CURVE_POINTS = 400
@@ -169,7 +171,7 @@ def _days(n: Portrait) -> dict[str, Any]:
         if any(counts)
     ]
     starts = [
-        (name, f"{datetime.fromtimestamp(bound, UTC):%Y-%m-%d %H:%M}")
+        (name, utc(bound))
         for name, bound in zip(("valid", "test"), n.boundaries, strict=True)
         if times.first < bound <= times.last
     ]
@@ -294,7 +296,7 @@ def _scripts(n: Portrait) -> dict[str, Any]:
             "type": "bar",
             "name": kind,
             "x": found,
-            "y": _percents([texts.scripts.get(name, 0) for name in found], texts.number - texts.empty),
+            "y": _percents([texts.scripts.get(name, 0) for name in found], texts.written),
             "marker": {"color": color},
         }
         for kind, texts, color in kinds

@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 
 from dataset_tools import describe
 from dataset_tools.__main__ import main
-from dataset_tools.describe import Hint, Table, known_scripts, warnings
+from dataset_tools.describe import Table
 from dataset_tools.errors import DataToolError
 from dataset_tools.portrait import _bins, page
-from dataset_tools.portrait_numbers import FastUsers, Ids, Part, Portrait, Spectrum, Texts, Times, count
+from dataset_tools.portrait_format import percent
+from dataset_tools.portrait_numbers import count
 from dataset_tools.portrait_tables import AtomicTables, find_files
+from dataset_tools.portrait_values import FastUsers, Ids, Part, Portrait, Spectrum, Texts, Times
+from dataset_tools.portrait_warnings import Hint, known_scripts, warnings
 from dataset_tools.schema import read_atomic
 from dataset_tools.scripts import EMOJI, NONE, count_scripts
 from dataset_tools.writer import write_dataset
@@ -544,7 +547,7 @@ def test_what_is_printed(hand: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_shares_are_rounded_with_care() -> None:
-    shown = [describe._percent(share) for share in (0, 0.00001, 0.00123, 0.0099, 0.123, 0.9995, 1)]
+    shown = [percent(share) for share in (0, 0.00001, 0.00123, 0.0099, 0.123, 0.9995, 1)]
     assert shown == ["0 %", "< 0.01 %", "0.12 %", "0.99 %", "12.3 %", "> 99.9 %", "100 %"]
 
 
