@@ -5,15 +5,14 @@ Rows that go are kept as a set of their numbers; no table is rewritten.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
-import duckdb
 import polars as pl
 
+from dataset_tools.database import connect
 from dataset_tools.problems import SHOWN, Problems
 from dataset_tools.schema import ATOMIC_FILES, SUFFIXES
 from dataset_tools.stage import Stage
@@ -38,16 +37,7 @@ class Engine:
         database = stage.folder / "engine.db"
         for path in (database, database.with_name("engine.db.wal")):  # of a run that was stopped
             path.unlink(missing_ok=True)
-        self._sql = duckdb.connect(
-            str(database),
-            config={
-                "memory_limit": f"{memory:g}GB",
-                "temp_directory": str(stage.folder / "spill"),
-                "threads": os.cpu_count() or 1,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
+        self._sql = connect(str(database), memory=memory, spill=stage.folder / "spill")
         self.run("CREATE TABLE anonymous (_row BIGINT)")  # comments whose author is dropped
         self._hidden: set[tuple[str, str]] = set()
         for name in stage.names:

@@ -7,7 +7,6 @@ time of another one count once, as in the plugin.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from dataset_tools.database import connect
 from dataset_tools.errors import DataToolError
 from dataset_tools.portrait_tables import MEMORY_GB, AtomicTables, find_files, read_meta
 from dataset_tools.portrait_values import (
@@ -59,16 +59,9 @@ def count(folder: Path, *, split: Sequence[float] = SPLIT) -> Portrait:
         )
     files = find_files(folder)
     with tempfile.TemporaryDirectory(prefix="lsvcr-describe-") as work:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{MEMORY_GB:g}GB",
-            "temp_directory": f"{work}/spill",
-            "threads": os.cpu_count() or 1,
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
         try:
-            with duckdb.connect(f"{work}/tables.db", config=config) as sql:
+            with connect(f"{work}/tables.db", memory=MEMORY_GB, spill=Path(work) / "spill") as sql:
+                sql.execute("SET preserve_insertion_order = false")
                 return _count(AtomicTables(sql, files, Path(work)), folder, (split[0], split[1]))
         except duckdb.Error as error:
             raise DataToolError(f"cannot describe {folder}: {str(error).splitlines()[0]}") from error

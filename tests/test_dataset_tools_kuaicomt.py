@@ -45,7 +45,7 @@ from dataset_tools.check import check
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files need neither threads nor to be safe from a power cut."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    monkeypatch.setattr("dataset_tools.engine.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("os.fsync", lambda handle: None)  # a hundred conversions need not be safe from a power cut
-    monkeypatch.setattr("dataset_tools.engine.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
     return Bench(tmp_path, source)
 
 

@@ -18,7 +18,7 @@ import pytest
 from kuaicomt_files import put, thousand
 from slow_conversion import as_text, kuaicomt, same, written
 
-from dataset_tools import engine, reading
+from dataset_tools import database, engine, reading
 from dataset_tools.__main__ import main
 from dataset_tools.blocks import read_blocks
 from dataset_tools.stage import Stage
@@ -257,7 +257,7 @@ def test_no_room_to_sort_is_one_message(
     def cramped(path: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         return connect(path, config={**config, "memory_limit": "1MB", "max_temp_directory_size": "1KB"})
 
-    monkeypatch.setattr(engine.duckdb, "connect", cramped)
+    monkeypatch.setattr(database.duckdb, "connect", cramped)
     assert main(["kuaicomt", str(raw), str(tmp_path / "x")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("lsvcr-data kuaicomt: the conversion stopped, nothing was written: Out of Memory Error: ")
@@ -297,7 +297,7 @@ def in_blocks(size: int) -> Callable[[pytest.MonkeyPatch], list[str]]:
 
 def on_processors(count: int) -> Callable[[pytest.MonkeyPatch], list[str]]:
     def arrange(patch: pytest.MonkeyPatch) -> list[str]:
-        patch.setattr(engine.os, "cpu_count", lambda: count)
+        patch.setattr(database.os, "cpu_count", lambda: count)
         return []
 
     return arrange
