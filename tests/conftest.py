@@ -68,6 +68,13 @@ def talk() -> JointData:
     return make_talk()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion of small files needs neither threads nor to be safe from a power cut."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
+
+
 # Imported when asked for: most tests need no language model, and transformers takes seconds to import.
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from benchmark_scripts import load
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -86,31 +87,6 @@ def test_any_table_is_what_was_written(
         assert again == expected[sum(block.frame.height for block in blocks[: number + 1]) :]
 
 
-def judge(content: bytes) -> tuple[list[Row], int]:
-    """By the csv module alone, one record at a time: the rows of two fields, and how many faults there are."""
-    lines = content.split(b"\n")
-    tail = lines.pop()
-    texts = [re.sub(r"\r(?!\n)", "§", line.decode(errors="surrogateescape") + "\n") for line in lines]
-    rows, faults, at = [], 0, 0
-    while at < len(texts):
-        for end in range(at + 1, len(texts) + 1):
-            try:
-                record = next(csv.reader(texts[at:end], strict=True))
-            except csv.Error as error:
-                if str(error) == "unexpected end of data":
-                    continue
-                record = None
-            break
-        else:
-            return rows, faults + 1
-        if record is None or (record and (len(record) != 2 or re.search("[\udc80-\udcff]", "".join(record)))):
-            faults += 1
-        elif record:
-            rows.append((*(field.replace("§", "\r") for field in record), at + 2))
-        at = end
-    return rows, faults + bool(tail)
-
-
 @settings(deadline=None, max_examples=400)
 @given(parts=st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"\xff", b"\xc3", b"\xa9", b"\0"]), max_size=40))
 @example(parts=[b'a,he said "hi"\n', b'b,"x"y\nc,d\n"e\n",f\n'])
@@ -118,7 +94,7 @@ def judge(content: bytes) -> tuple[list[Row], int]:
 @example(parts=[b'"a\n"b\n,\n"'])
 def test_any_bytes_are_read_as_the_csv_module_does_or_reported(folder: Path, parts: list[bytes]) -> None:
     content = b"".join(parts)
-    expected, faults = judge(content)
+    expected, faults = load("fuzz_readers").slow_csv(content, ",", 2, 2, quoted=True)
     (folder / "t.csv").write_bytes(b"a,b\n" + content)
     for size, exact in zip((*SIZES, 1 << 20), (4, 4, 4, 4, 4 << 20), strict=True):
         problems = Problems()

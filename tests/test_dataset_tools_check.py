@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from damaged_folder import damaged
 
 from dataset_tools import __version__
 from dataset_tools.__main__ import COMMANDS, main
@@ -118,10 +119,7 @@ PLANTED: list[tuple[Callable[[Path], None], str]] = [
 def test_every_planted_violation_is_found(
     tmp_path: Path, sound: Path, damage: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "x"
-    shutil.copytree(sound, folder)
-    damage(folder)
-    assert main(["check", str(folder)]) == 1
+    assert main(["check", str(damaged(sound, tmp_path, damage))]) == 1
     assert message in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from damaged_folder import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -601,9 +602,7 @@ def swapped(suffix: str, old: bytes, new: bytes, message: str) -> tuple[Callable
 def test_a_data_set_that_cannot_be_read_is_one_message(
     tmp_path: Path, hand: Path, damage: Callable[[Path], object], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "hand"
-    shutil.copytree(hand, folder)
-    damage(folder)
+    folder = damaged(hand, tmp_path, damage)
     assert main(["describe", str(folder), "--html", str(tmp_path / "x.html")]) == 2
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.startswith("lsvcr-data describe: ") and not printed.out

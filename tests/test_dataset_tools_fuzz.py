@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import load
 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
 from dataset_tools.schema import read_atomic
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "fuzz_readers.py"
 T0 = 1_696_132_800
 
 
 @pytest.fixture(scope="module")
 def fuzzer() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("fuzz_readers", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz_readers"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("fuzz_readers")
 
 
 READERS = ("csv", "tsv", "headless", "unquoted", "jsonl", "document", "gzip", "zstd", "rules", "kuaicomt", "microlens")

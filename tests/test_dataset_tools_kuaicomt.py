@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from benchmark_scripts import load
 from kuaicomt_files import (
     CAPTIONS,
     T0,
@@ -40,12 +39,7 @@ from slow_conversion import (
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files need neither threads nor to be safe from a power cut."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -303,51 +297,64 @@ def test_bad_days_are_one_message(
 OUTSIDE = "timestamp outside 1990–2100 in"
 FINE = "timestamp in milli- or microseconds, seconds expected, in"
 MISSING = "that is empty or read as missing (NA, null …) in"
-FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {  # file, what a good row becomes, the message
-    "user NA": ("user_video_inter", {"user_id": "NA"}, f"user_id {MISSING} .inter"),
-    "video null": ("user_video_inter", {"video_id": "null"}, f"item_id {MISSING} .inter"),
-    "video unknown": ("user_video_inter", {"video_id": "7"}, "item_id in .inter that .item does not have"),
-    "user unknown": ("user_video_inter", {"user_id": "7"}, "user_id in .inter that .user does not have"),
-    "time empty": ("user_video_inter", {"time_ms": ""}, "malformed number in .inter"),
-    "time text": ("user_video_inter", {"time_ms": "2023-10-01"}, "malformed number in .inter"),
-    "time nan": ("user_video_inter", {"time_ms": "nan"}, "malformed number in .inter"),
-    "time in s": ("user_video_inter", {"time_ms": "1696141175"}, f"{OUTSIDE} .inter"),
-    "time in us": ("user_video_inter", {"time_ms": "1696141175214000"}, f"{FINE} .inter"),
-    "flag": ("user_video_inter", {"is_collect": "yes"}, "malformed number in is_collect"),
-    "flag empty": ("user_video_inter", {"is_like": ""}, "malformed number in is_like"),
-    "flag inf": ("user_video_inter", {"is_forward": "inf"}, "malformed number in is_forward"),
-    "played": ("user_video_inter", {"play_time_ms": "long"}, "malformed number in .inter"),
-    "video id": ("video_features", {"video_id": "nan"}, f"item_id {MISSING} .item"),
-    "upload": ("video_features", {"video_id": "77", "upload_dt": "2023-02-30"}, "malformed number in .item"),
-    "upload late": (
-        "video_features", {"video_id": "77", "upload_dt": "3023-02-03"}, "upload_time outside 1990–2100 in .item"
-    ),
-    "no title": ("video_features", {"video_id": "77", "caption": " \x07", "category": ""}, "empty title in .item"),
-    "video twice": ("video_features", {"caption": "again"}, "duplicated item_id in .item"),
-    "comment id": ("comment_features", {"comment_id": ""}, f"comment_id {MISSING} .comment"),
-    "comment twice": ("comment_features", {"comment_content": "again"}, "duplicated comment_id in .comment"),
-    "comment of no video": (
-        "comment_features", {"comment_id": "8", "video_id": "7"}, "item_id in .comment that .item does not have"
-    ),
-    "likes": ("comment_features", {"comment_id": "8", "comment_like_cnt": "1k"}, "malformed number in .comment"),
-    "liked NA": ("user_comment_inter", {"comment_id": "NA"}, f"comment_id {MISSING} .cinter"),
-    "liked unknown": ("user_comment_inter", {"comment_id": "8"}, "comment_id in .cinter that .comment does not have"),
-    "liked elsewhere": ("user_comment_inter", {"photo_id": 50_002}, "item_id in .cinter that is not its comment's"),
-    "liked nowhere": ("user_comment_inter", {"photo_id": 7}, "item_id in .cinter that .item does not have"),
-    "liked in ms": ("user_comment_inter", {"time_stamp": "1696141175214"}, f"{FINE} .cinter"),
-    "liked late": ("user_comment_inter", {"time_stamp": "99999999999"}, f"{OUTSIDE} .cinter"),
-    "like": ("user_comment_inter", {"is_like": "x"}, "malformed number in is_like"),
-    "user id": ("user_features", {"user_id": ""}, f"user_id {MISSING} .user"),
-    "user twice": ("user_features", {"fans_count": "9"}, "duplicated user_id in .user"),
-    "fans": ("user_features", {"user_id": "9", "fans_count": "1w"}, "malformed number in fans_count"),
-}  # fmt: skip
+FAULTS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {  # by file: what a good row becomes, the message
+    "user_video_inter": {
+        "user NA": ({"user_id": "NA"}, f"user_id {MISSING} .inter"),
+        "video null": ({"video_id": "null"}, f"item_id {MISSING} .inter"),
+        "video unknown": ({"video_id": "7"}, "item_id in .inter that .item does not have"),
+        "user unknown": ({"user_id": "7"}, "user_id in .inter that .user does not have"),
+        "time empty": ({"time_ms": ""}, "malformed number in .inter"),
+        "time text": ({"time_ms": "2023-10-01"}, "malformed number in .inter"),
+        "time nan": ({"time_ms": "nan"}, "malformed number in .inter"),
+        "time in s": ({"time_ms": "1696141175"}, f"{OUTSIDE} .inter"),
+        "time in us": ({"time_ms": "1696141175214000"}, f"{FINE} .inter"),
+        "flag": ({"is_collect": "yes"}, "malformed number in is_collect"),
+        "flag empty": ({"is_like": ""}, "malformed number in is_like"),
+        "flag inf": ({"is_forward": "inf"}, "malformed number in is_forward"),
+        "played": ({"play_time_ms": "long"}, "malformed number in .inter"),
+    },
+    "video_features": {
+        "video id": ({"video_id": "nan"}, f"item_id {MISSING} .item"),
+        "upload": ({"video_id": "77", "upload_dt": "2023-02-30"}, "malformed number in .item"),
+        "upload late": ({"video_id": "77", "upload_dt": "3023-02-03"}, "upload_time outside 1990–2100 in .item"),
+        "no title": ({"video_id": "77", "caption": " \x07", "category": ""}, "empty title in .item"),
+        "video twice": ({"caption": "again"}, "duplicated item_id in .item"),
+    },
+    "comment_features": {
+        "comment id": ({"comment_id": ""}, f"comment_id {MISSING} .comment"),
+        "comment twice": ({"comment_content": "again"}, "duplicated comment_id in .comment"),
+        "comment of no video": ({"comment_id": "8", "video_id": "7"}, "item_id in .comment that .item does not have"),
+        "likes": ({"comment_id": "8", "comment_like_cnt": "1k"}, "malformed number in .comment"),
+    },
+    "user_comment_inter": {
+        "liked NA": ({"comment_id": "NA"}, f"comment_id {MISSING} .cinter"),
+        "liked unknown": ({"comment_id": "8"}, "comment_id in .cinter that .comment does not have"),
+        "liked elsewhere": ({"photo_id": 50_002}, "item_id in .cinter that is not its comment's"),
+        "liked nowhere": ({"photo_id": 7}, "item_id in .cinter that .item does not have"),
+        "liked in ms": ({"time_stamp": "1696141175214"}, f"{FINE} .cinter"),
+        "liked late": ({"time_stamp": "99999999999"}, f"{OUTSIDE} .cinter"),
+        "like": ({"is_like": "x"}, "malformed number in is_like"),
+    },
+    "user_features": {
+        "user id": ({"user_id": ""}, f"user_id {MISSING} .user"),
+        "user twice": ({"fans_count": "9"}, "duplicated user_id in .user"),
+        "fans": ({"user_id": "9", "fans_count": "1w"}, "malformed number in fans_count"),
+    },
+}
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    ("file", "change", "kind"),
+    [pytest.param(file, *fault, id=name) for file, faults in FAULTS.items() for name, fault in faults.items()],
+)
 def test_every_fault_is_fatal_or_dropped(
-    tmp_path: Path, small: tuple[Path, Tables], capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path,
+    small: tuple[Path, Tables],
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    change: dict[str, Any],
+    kind: str,
 ) -> None:
-    file, change, kind = FAULTS[name]
     files = few()
     model = next(row for row in files[file] if row.get("is_like", 1) and row.get("photo_id", 50_000) != 50_002)
     files[file].append({**model, **change})  # without it the data set is `small`
@@ -386,11 +393,7 @@ def test_a_hashtag_of_control_characters_alone_is_no_title(tmp_path: Path, small
 
 def test_generated_files_with_and_without_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The benchmark's files: what its truth says, and the same data set when faults are added and dropped."""
-    script = Path(__file__).resolve().parents[1] / "benchmarks" / "kuaicomt_raw.py"
-    spec = importlib.util.spec_from_file_location("kuaicomt_raw_files", script)
-    assert spec is not None and spec.loader is not None
-    generator = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look there
-    spec.loader.exec_module(generator)
+    generator = load("kuaicomt_raw")
     sizes = generator.Sizes(impressions=3000, comments=900, comment_interactions=300, users=40, videos=60)
     for name, dirty in (("clean", 0.0), ("dirty", 0.05)):
         generator.generate(tmp_path / name, generator.Options(sizes, seed=3, dirty=dirty))

@@ -12,6 +12,8 @@ from slow_conversion import Tables, as_text, convert, meta_of, microlens, same, 
 from dataset_tools.__main__ import main
 from dataset_tools.check import check
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 T0 = 1_583_000_000  # Unix seconds
 USERS, VIDEOS, WATCHED = 31, 45, 40
 TITLES = ["Mom's cake, part 1", 'the "best" one', "NA", "two\nlines", "评论 😀", "x", "tab\tin", "a  b"]
@@ -51,13 +53,6 @@ def put(
         lines = [f"{v}\t{v * v}\t{1000 * v}\n" for v in range(2, VIDEOS + 1, 2)]
         (folder / "MicroLens-1k_likes_and_views.txt").write_text("".join(lines))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files need neither threads nor to be safe from a power cut."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")

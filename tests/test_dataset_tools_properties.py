@@ -167,9 +167,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("os.fsync", lambda handle: None)  # a hundred conversions need not be safe from a power cut
-    monkeypatch.setattr("dataset_tools.database.os.cpu_count", lambda: 1)
+def bench(tmp_path: Path, source: str, quick: None) -> Bench:
     return Bench(tmp_path, source)
 
 

@@ -81,13 +81,14 @@ def test_a_thousand_rows_in_two_files_counted_by_hand(tmp_path: Path) -> None:
     (logs / "videos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in videos))
     write_rows(logs / "said.tsv", [("vid", "text"), *((k % 30, f"x\t{k}") for k in range(1000))], "\t")
     write_rows(logs / "liked.csv", [("uid", "c", "vid", "t"), *((k % 19, k + 1, k % 30, at[k]) for k in range(1000))])
+    user, video = {"column": "uid", "prefix": "u"}, {"column": "vid", "prefix": "v"}
     mapping = {
         "inter": {
             "file": "day-*.csv",
             "where": "like = 1 OR share = 1 AND seconds >= 100",
             "columns": {
-                "user_id": {"column": "uid", "prefix": "u"},
-                "item_id": {"column": "vid", "prefix": "v"},
+                "user_id": user,
+                "item_id": video,
                 "timestamp": {"column": "ms", "time": "ms"},
                 "like": "like",
                 "minutes": {"expr": "seconds / 60"},
@@ -103,14 +104,14 @@ def test_a_thousand_rows_in_two_files_counted_by_hand(tmp_path: Path) -> None:
         "comment": {
             "file": "said.tsv",
             "separator": "\t",
-            "columns": {"comment_id": {"row": "c"}, "item_id": {"column": "vid", "prefix": "v"}, "content": "text"},
+            "columns": {"comment_id": {"row": "c"}, "item_id": video, "content": "text"},
         },
         "cinter": {
             "file": "liked.csv",
             "columns": {
-                "user_id": {"column": "uid", "prefix": "u"},
+                "user_id": user,
                 "comment_id": {"column": "c", "prefix": "c"},
-                "item_id": {"column": "vid", "prefix": "v"},
+                "item_id": video,
                 "timestamp": "t",
                 "like": {"value": 1},
             },

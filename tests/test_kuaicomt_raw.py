@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmark_scripts import load
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FILES = ("user_features", "video_features", "user_video_inter", "user_comment_inter", "comment_features")
 SMALL = {"impressions": 20_000, "comments": 3_000, "comment_interactions": 600, "users": 80, "videos": 120}
 Rows = list[dict[str, str]]
-
-
-def load(name: str) -> ModuleType:
-    """A script of `benchmarks/` as a module."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
 RAW, PANDAS = load("kuaicomt_raw"), load("kuaicomt_pandas")
 
 
