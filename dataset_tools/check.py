@@ -1,8 +1,8 @@
 """Check a data set folder against every rule of the format, and say what is wrong with it, file and line.
 
 Headers and types, width and quoting of every row, UTF-8, normalised texts, ids that RecBole can read, numbers, times,
-order, unique and foreign keys, empty titles, the SHA-256 of each file in the meta file. Exit status 1 if anything is
-wrong.
+order, unique and foreign keys, empty titles, the SHA-256 of each file in the meta file. A line that cannot be read is
+one violation, and all others are judged. Memory does not grow with the files. Exit status 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,34 @@ import polars as pl
 import yaml
 from tqdm import tqdm
 
+from dataset_tools.atomic_blocks import read_atomic_blocks
+from dataset_tools.database import NO_ROOM
 from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError, Violation
 from dataset_tools.files import sha256_file
 from dataset_tools.problems import Problems
-from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, parse_float, read_fields, read_header
-from dataset_tools.stage import Stage
+from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, parse_float, read_header
+from dataset_tools.stage import Stage, check_names
 from dataset_tools.text import normalise
 
 HELP = "validate a data set folder"
 EXAMPLE = "lsvcr-data check dataset/mine"
 
+_BLOCK_BYTES = 4 << 20
+_OWN = ("_file", "_line", "_row")  # columns that say where a row stands
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `lsvcr-data check`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the data set's folder; its name is the data set's")
+    parser.add_argument(
+        "--temp", type=Path, metavar="DIR", help="folder for temporary files (default: the system's, see TMPDIR)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every kind of violation, or that there is none."""
-    violations = check(args.folder)
+    violations = check(args.folder, temp=args.temp)
     for violation in violations:
         sys.stdout.write(f"{violation}\n")
     total = sum(violation.count for violation in violations)
@@ -46,23 +56,27 @@ def run(args: argparse.Namespace) -> int:
     return 1 if violations else 0
 
 
-def check(folder: Path) -> list[Violation]:
+def check(folder: Path, *, temp: Path | None = None) -> list[Violation]:
     """Every kind of violation in a data set folder, per file; empty for a sound one.
 
-    Raises `DataToolError` if `folder` is no folder.
+    `temp`: where temporary files go, made if need be; some as much as the data set takes, and more for sorting.
+
+    Raises `DataToolError` if `folder` is no folder, or there is no room for temporary files.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataToolError(f"{folder} is not a folder; give the folder of a data set")
     name = folder.resolve().name
-    with tempfile.TemporaryDirectory(prefix="lsvcr-check-") as work, Stage(Path(work) / "stage", {}) as stage:
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
+    size = sum(path.stat().st_size for path in paths.values() if path.is_file())
+    with _work_folder(temp) as work, Stage(work / "stage", {}) as stage:
         problems = stage.problems
-        for suffix in tqdm(SUFFIXES, desc="checking", unit=" files", disable=None):
-            path = folder / f"{name}.{suffix}"
-            if path.exists():
-                _read(path, suffix, stage)
-            elif ATOMIC_FILES[suffix].required:
-                problems.add("missing file", problems.open_file(path.name), None)
+        with tqdm(total=size, desc="checking", unit="B", unit_scale=True, disable=None) as bar:
+            for suffix, path in paths.items():
+                if path.exists():
+                    _read(path, suffix, stage, bar.update)
+                elif ATOMIC_FILES[suffix].required:
+                    problems.add("missing file", problems.open_file(path.name), None)
         with Engine(stage) as engine:
             engine.check_keys()
             engine.check_references(cascades=False)
@@ -74,37 +88,73 @@ def check(folder: Path) -> list[Violation]:
     return problems.violations()
 
 
-def _read(path: Path, suffix: str, stage: Stage) -> None:
-    """Stage the table if it can be read and has the columns it needs."""
+@contextmanager
+def _work_folder(temp: Path | None) -> Iterator[Path]:
+    """An empty folder in `temp` that vanishes."""
+    parent = Path(tempfile.gettempdir()) if temp is None else temp
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="lsvcr-check-", dir=parent) as work:
+            yield Path(work)
+    except NO_ROOM as error:
+        raise DataToolError(
+            f"the check stopped: {str(error).splitlines()[0]} (temporary files in {parent}: free space there, or name"
+            " another folder with --temp)"
+        ) from error
+
+
+def _read(path: Path, suffix: str, stage: Stage, advance: Callable[[int], object]) -> None:
+    """Stage the rows that can be read, if the table has the columns it needs."""
     problems = stage.problems
     file = problems.open_file(path.name)
-    fields = ATOMIC_FILES[suffix].fields
+    known = ATOMIC_FILES[suffix].fields
     try:
         header = read_header(path)
-        table = read_fields(path, list(header))
+        fits = _check_header(header, suffix, file, problems)
+        columns = [name for name in header if name not in _OWN]
+        for rows in read_atomic_blocks(
+            path, list(header), columns, problems, file, block_bytes=_BLOCK_BYTES, advance=advance
+        ):
+            _check_values(rows, {name: header[name] for name in columns}, suffix, problems)
+            if fits:
+                stage.add(suffix, rows.select(name for name in rows.columns if name in known or name in _OWN))
     except DataToolError as error:
-        problems.add("file that cannot be read", file, None, str(error).partition(": ")[2] or str(error))
+        reason = str(error)
+        for start in (f"{path}, ", f"{path}: ", f"cannot read {path}: "):
+            reason = reason.removeprefix(start)
+        problems.add("file that cannot be read", file, None, reason)
         return
-    with open(path, "rb") as handle:
-        handle.seek(-1, 2)
-        if handle.read(1) != b"\n":
-            problems.add("last line without line break (is the file cut short?)", file, table.height + 1)
+    if fits and path.name not in {violation.file for violation in problems.violations()}:
+        stage.add_empty(suffix)
+
+
+def _check_header(header: Mapping[str, str], suffix: str, file: int, problems: Problems) -> bool:
+    """Whether the contract's columns are there, with their types."""
+    fields = ATOMIC_FILES[suffix].fields
     wrong = [name for name, kind in header.items() if name in fields and fields[name].type != kind]
     for name in wrong:
         problems.add("column of the wrong type", file, 1, f"{name}:{header[name]}, expected {fields[name].type}")
     lacking = [name for name, field in fields.items() if field.required and name not in header]
     for name in lacking:
         problems.add("missing column", file, 1, f"{name}:{fields[name].type}")
-    table = table.with_columns(_file=pl.lit(file, pl.UInt32), _line=pl.int_range(2, pl.len() + 2))
+    try:
+        check_names(suffix, header)
+    except DataToolError as error:
+        problems.add("column name that cannot be used", file, 1, str(error))
+    for name in (name for name in _OWN if name in header):
+        problems.add("column name that cannot be used", file, 1, f"{name} is taken")
+    return not wrong and not lacking
+
+
+def _check_values(rows: pl.DataFrame, header: Mapping[str, str], suffix: str, problems: Problems) -> None:
+    """Numbers that the contract does not know, and texts."""
     for name, kind in header.items():
-        if kind == "float" and name not in fields:
+        if kind == "float" and name not in ATOMIC_FILES[suffix].fields:
             bad = (pl.col(name) != "") & parse_float(name).is_null()
-            problems.add_rows(f"malformed number in .{suffix}", table.filter(bad), [name])
+            problems.add_rows(f"malformed number in .{suffix}", rows.filter(bad), [name])
         if kind != "float":
-            odd = table.filter(pl.col(name) != normalise(pl.col(name)))
+            odd = rows.filter(pl.col(name) != normalise(pl.col(name)))
             problems.add_rows(f"{name} that is not normalised (blanks, control characters)", odd, [name])
-    if not wrong and not lacking:
-        stage.add(suffix, table)
 
 
 def _check_settings(path: Path, folder: Path, problems: Problems) -> None:

@@ -14,18 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 from tqdm import tqdm
 
 from dataset_tools import __version__
+from dataset_tools.database import NO_ROOM
 from dataset_tools.engine import MEMORY_GB, Engine
 from dataset_tools.errors import DataToolError
 from dataset_tools.schema import ATOMIC_FILES
 from dataset_tools.stage import Stage, identity_of
 from dataset_tools.writer import check_target, write_dataset
-
-# What a full disk is, or too little memory to go on with the disk.
-_NO_ROOM = (duckdb.IOException, duckdb.OutOfMemoryException, OSError)
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ def conversion(
     try:
         with Stage(parent / f".{name}.converting", job) as stage:
             yield Conversion(stage, options, write, machine.memory)
-    except _NO_ROOM as error:
+    except NO_ROOM as error:
         raise DataToolError(
             f"the conversion stopped, nothing was written: {str(error).splitlines()[0]} (temporary files in {parent}: "
             "free space there, name another folder with --temp, or give more --memory)"

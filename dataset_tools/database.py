@@ -7,6 +7,9 @@ from pathlib import Path
 
 import duckdb
 
+# What a full disk is, or too little memory to go on with the disk.
+NO_ROOM = (duckdb.IOException, duckdb.OutOfMemoryException, OSError)
+
 
 def connect(database: str, *, memory: float, spill: Path) -> duckdb.DuckDBPyConnection:
     """Open a database file, made if need be; beyond `memory` gigabytes it uses files in the folder `spill`."""

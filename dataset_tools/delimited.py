@@ -36,9 +36,16 @@ _LF, _CR, _QUOTE = b'\n\r"'
 
 
 def read_delimited(
-    request: Request, stream: Stream, *, separator: str | None, quoted: bool, header: Sequence[str] | None
+    request: Request,
+    stream: Stream,
+    *,
+    separator: str | None,
+    quoted: bool,
+    header: Sequence[str] | None,
+    blank_rows: bool = False,
 ) -> Iterator[Block]:
-    """The blocks of a CSV file; see `blocks.read_blocks`."""
+    """The blocks of a CSV file; see `blocks.read_blocks`. With `blank_rows` an empty line is a row of one empty field;
+    else it is left out, as the csv module does."""
     dialect, complete = open_table(request.path, stream, separator, quoted, header)
     nameless = sum(not name for name in dialect.names)
     wanted = request.demand([name for name in dialect.names if name or nameless == 1])
@@ -49,7 +56,7 @@ def read_delimited(
     if request.start.offset > position.offset:
         stream.skip(request.start.offset - position.offset)
         position = request.start
-    yield from _Table(request, dialect, wanted).blocks(stream, position)
+    yield from _Table(request, dialect, wanted, blank_rows).blocks(stream, position)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class _Piece:
 
 
 class _Table:
-    def __init__(self, request: Request, dialect: Dialect, wanted: Sequence[str]) -> None:
+    def __init__(self, request: Request, dialect: Dialect, wanted: Sequence[str], blank_rows: bool) -> None:
         self._request, self._problems, self._dialect = request, request.problems, dialect
         self._path, self._file = request.path, request.file
         self._wanted = {name: dialect.names.index(name) for name in wanted}
@@ -72,6 +79,7 @@ class _Table:
         # In front of all that Polars reads: it unpacks bytes that begin as a packed stream does, and skips a byte order
         # mark.
         self._header = dialect.separator.join(map(str, range(self._width))).encode() + b"\n"
+        self._blank_rows = blank_rows
 
     def blocks(self, stream: Stream, position: Position) -> Iterator[Block]:
         """All blocks from `position`, where `stream` stands; then what is wrong with the end of the file."""
@@ -109,7 +117,9 @@ class _Table:
         if ends[longest] - starts[longest] > RECORD_LIMIT:
             raise self._too_long(data[starts[longest] : ends[longest]], int(lines[longest]))
         widths = np.diff(np.flatnonzero(is_break), prepend=-1)
-        blank = (ends == starts) | ((ends == starts + 1) & (buffer[starts] == _CR))
+        blank = np.zeros(len(ends), bool)
+        if not self._blank_rows:
+            blank = (ends == starts) | ((ends == starts + 1) & (buffer[starts] == _CR))
         not_utf8 = {} if data.isascii() else _not_utf8(data, starts, ends)
         good = (widths == self._width) & ~blank
         good[list(not_utf8)] = False
@@ -284,7 +294,9 @@ class _Table:
             if bounds[after] - bounds[before] > RECORD_LIMIT + 1:
                 raise self._too_long(data[bounds[before] : bounds[after]], line + before)
             if not row and fault is None:
-                continue
+                if not self._blank_rows:
+                    continue
+                row = [""]
             if not is_utf8 and fault is None:
                 fault = _utf8_error(data[bounds[before] : bounds[after] - 1])
             if fault is None and len(row) != self._width:

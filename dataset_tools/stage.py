@@ -96,7 +96,7 @@ class Stage:
         self._rows[name] = first + rows.height
         rows = rows.with_columns(_row=pl.int_range(first, first + rows.height, dtype=pl.Int64))
         if name in ATOMIC_FILES:
-            _check_names(name, rows.columns)
+            check_names(name, rows.columns)
             kept = clean_rows(name, rows, self.problems)
             if ATOMIC_FILES[name].key and kept.height < rows.height:
                 lost = pl.DataFrame({"id": ids_of(name, rows)}).filter(~rows["_row"].is_in(kept["_row"].implode()))
@@ -169,7 +169,7 @@ class Stage:
                 path.unlink()
 
 
-def _check_names(suffix: str, names: Iterable[str]) -> None:
+def check_names(suffix: str, names: Iterable[str]) -> None:
     """`DataToolError` for columns that neither an atomic file's header nor SQL could tell apart."""
     known: dict[str, str] = {}
     for name in names:
