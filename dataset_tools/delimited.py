@@ -14,23 +14,25 @@ that in the file. Any other block goes through the csv module.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from dataset_tools.ahead import ahead
 from dataset_tools.dialect import RECORD_LIMIT, Dialect, Lines, is_open, open_table
 from dataset_tools.errors import DataToolError
 from dataset_tools.json_files import fault_of
 from dataset_tools.raw_files import Block, Position, Request, Stream
+from dataset_tools.utf8 import bad_records, is_utf8, utf8_error
 
 WIDTH = "row of the wrong width (is the file cut short, a quote not doubled?)"
 QUOTING = "quote that is neither doubled nor at the end of its field"
 UNCLOSED = "quote that is never closed (is the file cut short?)"
 NO_BREAK = "last line without line break (is the file cut short?)"
 _SCAN = 1 << 20  # bytes looked at together: they stay in the processor's cache
-_DECODE = 1 << 16  # bytes decoded together
 _EXACT = 4 << 20  # bytes that go through the csv module together
 _LF, _CR, _QUOTE = b'\n\r"'
 
@@ -59,14 +61,17 @@ def read_delimited(
     yield from _Table(request, dialect, wanted, blank_rows).blocks(stream, position)
 
 
+Fault = UnicodeDecodeError | int | str  # not UTF-8, of so many fields, what the csv module says
+Rows = tuple[pl.DataFrame, int]  # those that are chosen, and how many are not
+
+
 @dataclass(frozen=True)
 class _Piece:
-    """Some records: those that are rows, how many bytes and lines all of them take, and how many were not chosen."""
+    """Some records: the bytes and lines that they take, and what makes rows of them and records their faults."""
 
-    frame: pl.DataFrame
     size: int
     lines: int
-    left_out: int = 0
+    rows: Callable[[], Rows]
 
 
 class _Table:
@@ -82,21 +87,29 @@ class _Table:
         self._blank_rows = blank_rows
 
     def blocks(self, stream: Stream, position: Position) -> Iterator[Block]:
-        """All blocks from `position`, where `stream` stands; then what is wrong with the end of the file."""
+        """All blocks from `position`, where `stream` stands; then what is wrong with the end of the file.
+
+        A thread takes the next piece apart while rows are made of this one.
+        """
+        for piece in ahead(self._pieces(stream, position.line)):
+            position = Position(position.offset + piece.size, position.line + piece.lines)
+            frame, left_out = piece.rows()
+            if frame.height or left_out:
+                yield Block(frame, position, left_out)
+
+    def _pieces(self, stream: Stream, line: int) -> Iterator[_Piece]:
         rest, ended = b"", False
         while not ended:
             more = stream.read(max(self._request.block_bytes, len(rest)))
             rest, ended, done = rest + more, not more, 0
-            regular = None if ended else self._regular(rest, position.line)
-            for piece in self._exact(rest, position.line) if regular is None else [regular]:
-                done += piece.size
-                position = Position(position.offset + piece.size, position.line + piece.lines)
-                if piece.frame.height or piece.left_out:
-                    yield Block(piece.frame, position, piece.left_out)
+            regular = None if ended else self._regular(rest, line)
+            for piece in self._exact(rest, line) if regular is None else [regular]:
+                done, line = done + piece.size, line + piece.lines
+                yield piece
             rest = rest[done:]
             if len(rest) > RECORD_LIMIT:
-                raise self._too_long(rest, position.line)
-        self._report_end(stream, rest, position.line)
+                raise self._too_long(rest, line)
+        yield _Piece(0, 0, partial(self._end, stream, rest, line))
 
     def _regular(self, data: bytes, line: int) -> _Piece | None:
         """The records that are complete in `data`, which begins one; None where only the csv module can tell."""
@@ -110,7 +123,7 @@ class _Table:
         is_break = buffer[marks] == _LF
         ends = marks[is_break]
         if not len(ends):
-            return _Piece(pl.DataFrame(), 0, 0)
+            return _Piece(0, 0, lambda: (pl.DataFrame(), 0))
         starts = np.concatenate([[0], ends[:-1] + 1])
         lines = line + (np.searchsorted(breaks, starts) if quoted else np.arange(len(starts)))
         longest = int(np.argmax(ends - starts))
@@ -120,7 +133,7 @@ class _Table:
         blank = np.zeros(len(ends), bool)
         if not self._blank_rows:
             blank = (ends == starts) | ((ends == starts + 1) & (buffer[starts] == _CR))
-        not_utf8 = {} if data.isascii() else _not_utf8(data, starts, ends)
+        not_utf8 = bad_records(data, starts, ends)
         good = (widths == self._width) & ~blank
         good[list(not_utf8)] = False
         marks, begins, places = marks[: widths.sum()], starts, lines
@@ -130,11 +143,10 @@ class _Table:
         frame = self._parse(text, buffer, begins, marks.reshape(-1, self._width), quotes if quoted else None)
         if frame is None:
             return None
-        for row in np.flatnonzero(~good & ~blank):
-            self._report(int(lines[row]), not_utf8.get(int(row)) or int(widths[row]))
+        bad = np.flatnonzero(~good & ~blank).tolist()
+        faults = [(int(lines[row]), not_utf8.get(row) or int(widths[row])) for row in bad]
         taken = int(np.searchsorted(breaks, ends[-1], "right")) if quoted else len(ends)
-        frame, left_out = self._request.choose(self._request.with_places(frame, places))
-        return _Piece(frame, int(ends[-1]) + 1, taken, left_out)
+        return _Piece(int(ends[-1]) + 1, taken, partial(self._chosen, frame, places, faults))
 
     def _plain(self, data: bytes, buffer: np.ndarray, line: int) -> _Piece | None:
         """The records of a block without quotes, carriage returns, blank lines, bytes that are not UTF-8 and rows of
@@ -153,23 +165,33 @@ class _Table:
             or np.any(starts == ends)
             or np.max(ends - starts) > RECORD_LIMIT
             or b"\r" in text
-            or not _is_utf8(text)
+            or not is_utf8(text)
         ):
             return None
-        lines, left_out, choice, problems = line + np.arange(len(ends)), 0, self._request.choice, self._problems.fork()
-        if choice is not None:
-            deciding = self._polars(text, choice.columns, len(ends), quoted=False)
-            if deciding is None:
-                return None
-            accepted = choice.accepts(self._request.with_places(deciding, lines), problems)
+        return _Piece(int(ends[-1]) + 1, len(ends), partial(self._plain_rows, data, text, starts, ends, line))
+
+    def _plain_rows(self, data: bytes, text: bytes, starts: np.ndarray, ends: np.ndarray, line: int) -> Rows:
+        """The rows of a plain block of which `text` has the records."""
+        lines, left_out, choice, faults = line + np.arange(len(ends)), 0, self._request.choice, self._problems.fork()
+        frame = None
+        if choice is None:
+            frame = self._polars(text, list(self._wanted), len(lines), quoted=False)
+        elif (deciding := self._polars(text, choice.columns, len(lines), quoted=False)) is not None:
+            accepted = choice.accepts(self._request.with_places(deciding, lines), faults)
             left_out = int((~accepted).sum())
             kept = accepted.fill_null(False).to_numpy()
-            text, lines = self._joined(data, starts, ends, kept), lines[kept]
-        frame = self._polars(text, list(self._wanted), len(lines), quoted=False)
-        if frame is None:
-            return None
-        self._problems.absorb(problems)
-        return _Piece(self._request.with_places(frame, lines), int(ends[-1]) + 1, len(ends), left_out)
+            lines = lines[kept]
+            frame = self._polars(self._joined(data, starts, ends, kept), list(self._wanted), len(lines), quoted=False)
+        if frame is None:  # not seen so far
+            parts = [piece.rows() for piece in self._exact(data[: ends[-1] + 1], line)]
+            return pl.concat([frame for frame, _ in parts]), sum(left_out for _, left_out in parts)
+        self._problems.absorb(faults)
+        return self._request.with_places(frame, lines), left_out
+
+    def _chosen(self, frame: pl.DataFrame, lines: np.ndarray, faults: Sequence[tuple[int, Fault]]) -> Rows:
+        for line, fault in faults:
+            self._report(line, fault)
+        return self._request.choose(self._request.with_places(frame, lines))
 
     def _marks(self, buffer: np.ndarray, quoted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where separators and line breaks outside quotes are, where quotes, and (if `quoted`) where all line breaks.
@@ -279,9 +301,10 @@ class _Table:
         reader = self._dialect.reader(lines)
         rows: list[list[str]] = []
         numbers: list[int] = []
+        faults: list[tuple[int, Fault]] = []
         before = after = 0  # lines that records took, without and with the latest
         while True:
-            fault: str | int | UnicodeDecodeError | None = None
+            fault: Fault | None = None
             try:
                 row = next(reader)
             except StopIteration:
@@ -298,21 +321,20 @@ class _Table:
                     continue
                 row = [""]
             if not is_utf8 and fault is None:
-                fault = _utf8_error(data[bounds[before] : bounds[after] - 1])
+                fault = utf8_error(data[bounds[before] : bounds[after] - 1])
             if fault is None and len(row) != self._width:
                 fault = len(row)
             if fault is not None:
-                self._report(line + before, fault)
+                faults.append((line + before, fault))
                 continue
             rows.append(row if not lines.stand_in else [field.replace(lines.stand_in, "\r") for field in row])
             numbers.append(line + before)
         frame = pl.DataFrame(  # of a list, Polars would name the nameless
             {name: pl.Series([row[at] for row in rows], dtype=pl.String) for name, at in self._wanted.items()}
         )
-        frame, left_out = self._request.choose(self._request.with_places(frame, np.array(numbers, np.int64)))
-        return _Piece(frame, bounds[after], after, left_out)
+        return _Piece(bounds[after], after, partial(self._chosen, frame, np.array(numbers, np.int64), faults))
 
-    def _report(self, line: int, fault: UnicodeDecodeError | int | str) -> None:
+    def _report(self, line: int, fault: Fault) -> None:
         """A record that is left out: not UTF-8, of so many fields, or what the csv module says."""
         if isinstance(fault, UnicodeDecodeError):
             self._problems.add(*fault_of(fault, self._file, line))
@@ -321,7 +343,8 @@ class _Table:
         else:
             self._problems.add(QUOTING, self._file, line, fault)
 
-    def _report_end(self, stream: Stream, rest: bytes, line: int) -> None:
+    def _end(self, stream: Stream, rest: bytes, line: int) -> Rows:
+        """No row; records what is wrong with the end of the file."""
         self._request.add_damage(stream)
         if rest and not stream.damage:
             text = rest.decode(errors="surrogateescape")
@@ -330,6 +353,7 @@ class _Table:
                 self._problems.add(UNCLOSED, self._file, self._opened(text, line), what)
             else:
                 self._problems.add(NO_BREAK, self._file, line)
+        return pl.DataFrame(), 0
 
     def _is_open(self, text: str) -> bool:
         return self._dialect.quoted and is_open(text, self._dialect.separator)
@@ -357,32 +381,3 @@ def _positions(mask: np.ndarray, at: int) -> np.ndarray:
 
 def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-def _not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> dict[int, UnicodeDecodeError]:
-    """The records with bytes that are not UTF-8."""
-    found: dict[int, UnicodeDecodeError] = {}
-    row = 0
-    while row < len(starts):
-        begin = int(starts[row])
-        after = max(row + 1, int(np.searchsorted(starts, begin + _DECODE)))
-        error = _utf8_error(data[begin : ends[after - 1]])
-        if error is None:
-            row = after
-        else:
-            row = int(np.searchsorted(starts, begin + error.start, "right")) - 1
-            found[row] = _utf8_error(data[starts[row] : ends[row]]) or error
-            row += 1
-    return found
-
-
-def _is_utf8(data: bytes) -> bool:
-    return data.isascii() or _utf8_error(data) is None
-
-
-def _utf8_error(data: bytes) -> UnicodeDecodeError | None:
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return error
-    return None
