@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"lsvcr-data {args.command}: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"lsvcr-data {args.command}: interrupted, nothing was written\n")
+    except KeyboardInterrupt as stop:
+        said = "; ".join(["interrupted, nothing was written", *getattr(stop, "__notes__", [])])
+        sys.stderr.write(f"lsvcr-data {args.command}: {said}\n")
         return 130
 
 

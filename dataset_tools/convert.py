@@ -8,6 +8,7 @@ dropped uncounted. Memory does not grow with the number of rows.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -191,8 +192,11 @@ def conversion(
     """
     check_target(out, overwrite=overwrite)
     machine = machine or Machine()
-    name = out.resolve().name
-    parent = (machine.temp or out.resolve().parent).resolve()
+    target = out.resolve()
+    parent, name = target.parent, f".{target.name}.converting"
+    if machine.temp is not None:  # where another data set may have this name
+        parent = machine.temp.resolve()
+        name = f".{target.name}.{hashlib.blake2b(str(target).encode(), digest_size=4).hexdigest()}.converting"
     job = {"source": source, "options": source_options, "files": identity_of(files), "version": __version__}
 
     def write(engine: Engine, core: dict[str, int]) -> None:
@@ -207,8 +211,11 @@ def conversion(
         write_dataset(out, {suffix: engine.table(suffix) for suffix in engine.suffixes}, meta=meta, overwrite=overwrite)
 
     try:
-        with Stage(parent / f".{name}.converting", job) as stage:
+        with Stage(parent / name, job) as stage:
             yield Conversion(stage, options, write, machine.memory)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"the same command goes on where it stopped, by {parent / name}")
+        raise
     except NO_ROOM as error:
         raise DataToolError(
             f"the conversion stopped, nothing was written: {str(error).splitlines()[0]} (temporary files in {parent}: "

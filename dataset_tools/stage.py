@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ class Stage:
         self._dropped: dict[str, int] = {}
 
     def __enter__(self) -> Self:
+        self._made = [parent for parent in self.folder.parents if not parent.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         self._hold = held(self.folder)
         if not self._hold.__enter__():
@@ -67,6 +69,9 @@ class Stage:
         """Parts stay for the same command given again if the conversion was interrupted, and only then."""
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # one that something was written into
+                for parent in self._made:
+                    parent.rmdir()
         self._hold.__exit__(None, None, None)
 
     @property

@@ -323,3 +323,38 @@ def test_the_data_do_not_depend_on_the_machine(
     (tmp_path / "out").mkdir()
     assert convert(raw, tmp_path / "out", *options) == undisturbed
     assert list(temporary.iterdir()) == []
+
+
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt(monkeypatch, raw, tmp_path, 3)
+    assert capsys.readouterr().err == (
+        "lsvcr-data kuaicomt: interrupted, nothing was written; the same command goes on where it stopped, by"
+        f" {tmp_path / WORK}\n"
+    )
+
+
+def test_data_sets_of_one_name_share_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, undisturbed: dict[str, bytes]
+) -> None:
+    temporary = ["--temp", str(tmp_path / "temporary" / "mine")]
+    for parent in ("a", "b"):
+        monkeypatch.setattr(reading, "read_blocks", Interrupting(4))
+        assert main(["kuaicomt", str(raw), str(tmp_path / parent / "x"), *temporary]) == 130
+    assert len(list((tmp_path / "temporary" / "mine").iterdir())) == 2
+    for parent in ("a", "b"):
+        monkeypatch.setattr(reading, "read_blocks", again := Interrupting())
+        assert main(["kuaicomt", str(raw), str(tmp_path / parent / "x"), *temporary]) == 0
+        assert again.lines[0] > 1 and content(tmp_path / parent / "x") == undisturbed
+    assert list((tmp_path / "temporary" / "mine").iterdir()) == []
+
+
+def test_a_run_that_fails_leaves_no_folder_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = thousand()
+    files["comment_features"][5]["comment_id"] = "NA"
+    raw = put(tmp_path / "raw", files)
+    for out in (tmp_path / "new" / "newer" / "x", tmp_path / "x"):
+        assert main(["kuaicomt", str(raw), str(out), "--temp", str(tmp_path / "t" / "u")]) == 2
+    assert "1 × comment_id that is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
