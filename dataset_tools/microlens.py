@@ -107,19 +107,25 @@ def _read(reading: Reading, files: dict[str, Path]) -> None:
     reading.take(
         titles,
         columns,
-        lambda block: {"titled": block.frame.select("_file", "_line", item_id=columns[0], title=columns[1])},
+        lambda block: {"titled": block.frame.select("_file", "_line", _id("item_id", columns[0]), title=columns[1])},
         header=names,
     )
     if "comments" in files:
         names = ["user", "item", "content"]
-        reading.take(files["comments"], names, lambda block: {"said": block.frame}, header=names, **_TABS)
+        reading.take(
+            files["comments"],
+            names,
+            lambda block: {"said": block.frame.with_columns(_id("user"), _id("item"))},
+            header=names,
+            **_TABS,
+        )
     if "counts" in files:
         names = ["item", "likes", "views"]
         problems = reading.stage.problems
 
         def counted(block: Block) -> dict[str, pl.DataFrame]:
             numbers, sound = numbers_of(block.frame, ["likes", "views"], problems)
-            return {"counted": block.frame.with_columns(numbers).filter(sound)}
+            return {"counted": block.frame.with_columns(_id("item"), *numbers).filter(sound)}
 
         reading.take(files["counts"], names, counted, header=names, **_TABS)
 
@@ -135,16 +141,14 @@ def _derive(engine: Engine, work: Conversion) -> None:
     """`.item` with likes and views, `.comment` and `.cinter` with the times of the pairs."""
     if not {"inter", "titled"} <= set(engine.stage.names):  # no row of a file could be read
         work.problems.settle("fail")
-    stripped = "trim(item_id)"
     if "counted" in engine.stage.names:
-        twice = "SELECT _row FROM counted QUALIFY row_number() OVER (PARTITION BY trim(item) ORDER BY _row) > 1"
+        twice = "SELECT _row FROM counted QUALIFY row_number() OVER (PARTITION BY item ORDER BY _row) > 1"
         engine.fault("counted", twice, "second row of a video's likes and views", ["item"])
-        strange = f"SELECT _row FROM counted WHERE trim(item) NOT IN (SELECT {stripped} FROM titled)"
+        strange = "SELECT _row FROM counted WHERE item NOT IN (SELECT item_id FROM titled)"
         engine.fault("counted", strange, "likes and views of a video without a title", ["item"])
         engine.derive(
             "item",
-            "SELECT t.*, c.likes, c.views FROM titled t LEFT JOIN counted c ON trim(c.item) = trim(t.item_id)"
-            " ORDER BY t._row",
+            "SELECT t.*, c.likes, c.views FROM titled t LEFT JOIN counted c ON c.item = t.item_id ORDER BY t._row",
             lambda rows: rows.drop("_row"),
         )
     else:
@@ -160,15 +164,21 @@ def _derive(engine: Engine, work: Conversion) -> None:
         " count(*) OVER (PARTITION BY user_id, item_id) AS rows FROM inter"
     )
     engine.run(
-        'CREATE TABLE remark AS SELECT *, trim("user") AS user_id, trim(item) AS item_id,'
-        ' row_number() OVER (PARTITION BY trim("user"), trim(item) ORDER BY _row) AS nth FROM said'
+        'CREATE TABLE remark AS SELECT *, "user" AS user_id, item AS item_id,'
+        ' row_number() OVER (PARTITION BY "user", item ORDER BY _row) AS nth FROM said'
     )
     alone = "SELECT _row FROM remark ANTI JOIN pair USING (user_id, item_id)"
     engine.fault("said", alone, "comment whose user and video are no row of the pairs", ["user", "item"])
-    placed = (
+    engine.derive(
+        "comment",
         "SELECT 'c' || (r._row + 1) AS comment_id, r.user_id, r.item_id, p.timestamp, r.content, r._file, r._line"
         " FROM remark r JOIN pair p ON p.user_id = r.user_id AND p.item_id = r.item_id AND p.nth = least(r.nth, p.rows)"
-        " ORDER BY r._row"
+        " ORDER BY r._row",
     )
-    engine.derive("comment", placed)
-    engine.derive("cinter", f"SELECT comment_id, user_id, item_id, timestamp, _file, _line FROM ({placed})")
+    columns = "comment_id, user_id, item_id, timestamp, _file, _line"
+    engine.derive("cinter", f"SELECT {columns} FROM comment ORDER BY _row")
+
+
+def _id(name: str, column: str | None = None) -> pl.Expr:
+    """A raw column of ids under a name, without the blanks around them."""
+    return pl.col(name if column is None else column).str.strip_chars().alias(name)
