@@ -26,9 +26,10 @@ from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError, Violation
 from dataset_tools.files import sha256_file
 from dataset_tools.problems import Problems
+from dataset_tools.rules import lost_id
 from dataset_tools.schema import ATOMIC_FILES, SUFFIXES, parse_float, read_header
 from dataset_tools.stage import Stage, check_names
-from dataset_tools.text import normalise
+from dataset_tools.text import LOST_IDS, normalise
 
 HELP = "validate a data set folder"
 EXAMPLE = "lsvcr-data check dataset/mine"
@@ -147,11 +148,15 @@ def _check_header(header: Mapping[str, str], suffix: str, file: int, problems: P
 
 
 def _check_values(rows: pl.DataFrame, header: Mapping[str, str], suffix: str, problems: Problems) -> None:
-    """Numbers that the contract does not know, and texts."""
+    """Numbers that the contract does not know, ids that may be missing, and texts."""
     for name, kind in header.items():
         if kind == "float" and name not in ATOMIC_FILES[suffix].fields:
             bad = (pl.col(name) != "") & parse_float(name).is_null()
             problems.add_rows(f"malformed number in .{suffix}", rows.filter(bad), [name])
+        field = ATOMIC_FILES[suffix].fields.get(name)
+        if field is not None and field.type == "token" and not field.required:
+            lost = rows.filter(pl.col(name).is_in(list(LOST_IDS)))
+            problems.add_rows(lost_id(name, suffix), lost, [name])
         if kind != "float":
             odd = rows.filter(pl.col(name) != normalise(pl.col(name)))
             problems.add_rows(f"{name} that is not normalised (blanks, control characters)", odd, [name])

@@ -30,7 +30,7 @@ from dataset_tools.problems import Problems
 from dataset_tools.reading import Reading, unit_of
 from dataset_tools.rules import numbers_of
 from dataset_tools.schema import TIME_RANGE
-from dataset_tools.text import as_number, normalise
+from dataset_tools.text import as_number, normalise, without_lost
 from dataset_tools.times import epoch_seconds, iso_seconds
 
 HELP = "the CSV files of KuaiComt"
@@ -233,7 +233,7 @@ class _Source:
         columns = [video, _one_of(path, there, ("caption",)), *more.values()]
 
         def rows(block: Block) -> dict[str, pl.DataFrame]:
-            category = pl.col("category") if "category" in more else pl.lit("")
+            category = without_lost(pl.col("category").str.strip_chars()) if "category" in more else pl.lit("")
             hashtags = pl.col("caption").str.extract_all(r"[#＃][^\s#＃]+").list.eval(pl.element().str.slice(1))
             words = pl.col("caption").str.replace_all(r"[#＃][^\s#＃]+", " ").str.replace_all(r"[\p{Cc}\s]+", " ")
             frame = block.frame.select(
@@ -248,7 +248,7 @@ class _Source:
             title = pl.when(pl.col("words") != "").then("words").otherwise(normalise(pl.col("hashtags").list.join(" ")))
             frame = frame.with_columns(title=title)
             if "category" in more:
-                frame = frame.with_columns(title=pl.when(pl.col("title") != "").then("title").otherwise("category"))
+                frame = frame.with_columns(title=pl.when(pl.col("title") != "").then("title").otherwise(category))
             self._note("captions_without_words", int((frame["words"] == "").sum()))
             if "upload_time" in more:
                 empty = pl.col("upload_time").str.strip_chars() == ""

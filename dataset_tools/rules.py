@@ -8,7 +8,7 @@ import polars as pl
 
 from dataset_tools.problems import Problems
 from dataset_tools.schema import ATOMIC_FILES, TIME_RANGE, field_type
-from dataset_tools.text import as_number, is_blank, is_usable_id, join_tags, normalise
+from dataset_tools.text import as_number, is_blank, is_usable_id, join_tags, normalise, without_lost
 
 
 def clean_rows(suffix: str, rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
@@ -65,12 +65,13 @@ def _stripped(name: str) -> pl.Expr:
 
 
 def _text_columns(suffix: str, schema: pl.Schema) -> list[pl.Expr]:
-    """Ids stripped, texts and tags normalised, columns that the contract does not know of one type in every block."""
+    """Ids stripped, texts and tags normalised, columns that the contract does not know of one type in every block; an
+    id that may be missing is so if RecBole would read it as missing."""
     fields, columns = ATOMIC_FILES[suffix].fields, []
     for name, dtype in schema.items():
         kind = fields[name].type if name in fields else ""
         if kind == "token":
-            columns.append(_stripped(name))
+            columns.append(_stripped(name) if fields[name].required else without_lost(_stripped(name)).alias(name))
         elif kind == "token_seq":
             columns.append(join_tags(pl.col(name)) if isinstance(dtype, pl.List) else normalise(pl.col(name)))
         elif not kind and not name.startswith("_"):
@@ -89,6 +90,11 @@ def _other_type(suffix: str, name: str, dtype: pl.DataType) -> pl.DataType | typ
     return pl.List(pl.String) if kind == "token_seq" else pl.String
 
 
+def lost_id(name: str, suffix: str) -> str:
+    """The kind of fault of an id that RecBole's reader would not see."""
+    return f"{name} that is empty or read as missing (NA, null …) in .{suffix}"
+
+
 def _rules(suffix: str, columns: Collection[str]) -> list[tuple[str, pl.Expr, str]]:
     """The rules about ids, times and titles: kind of fault, whether a row is good, the column to quote."""
     rules = []
@@ -99,7 +105,7 @@ def _rules(suffix: str, columns: Collection[str]) -> list[tuple[str, pl.Expr, st
         value = pl.col(name)
         if field.type == "token":
             good = is_usable_id(value) if field.required else is_usable_id(value) | (value == "")
-            rules.append((f"{name} that is empty or read as missing (NA, null …) in .{suffix}", good, name))
+            rules.append((lost_id(name, suffix), good, name))
         if field.time:
             too_fine = (value.abs() >= low * 1e3) & (value.abs() < high * 1e6)
             kind = f"{name} in milli- or microseconds, seconds expected, in .{suffix}"

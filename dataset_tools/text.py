@@ -37,6 +37,11 @@ def is_usable_id(column: pl.Expr) -> pl.Expr:
     return (column != "") & (column == normalise(column)) & ~column.is_in(list(LOST_IDS))
 
 
+def without_lost(column: pl.Expr) -> pl.Expr:
+    """Ids, empty where RecBole's reader would not see them: `NA` and the like."""
+    return pl.when(column.is_in(list(LOST_IDS))).then(pl.lit("")).otherwise(column)
+
+
 def join_tags(column: pl.Expr) -> pl.Expr:
     """A list of tags as one `token_seq`: blanks inside a tag become `_`, empty and repeated tags are dropped."""
     element = pl.element().fill_null("").str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars(" ")

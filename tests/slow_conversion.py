@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.__main__ import main
+from dataset_tools.text import LOST_IDS
 
 Row = dict[str, Any]
 Tables = dict[str, list[tuple[str, ...]]]  # the files of a data set as text, the header first
@@ -47,6 +48,11 @@ def title_and_tags(caption: str, category: str) -> tuple[str, str]:
             words += caption[at]
         at = end
     return normal(words) or normal(" ".join(tags)) or normal(category), joined_tags([*tags, category])
+
+
+def given(text: str) -> str:
+    """An id that may be missing: what RecBole's reader takes for missing is."""
+    return "" if text.strip() in LOST_IDS else text
 
 
 def is_blank(char: str) -> bool:
@@ -150,6 +156,7 @@ def kuaicomt(
             {"user_id": row["user_id"], "item_id": video(row), **time, **some(row, flags), **lengths}
         )
     for row in read("video_features"):
+        row |= {name: given(row[name]) for name in ("author_id", "category") if name in row}
         title, tags = title_and_tags(row["caption"], row.get("category", ""))
         made: Row = {"item_id": video(row), "title": title, "tags": tags}
         made |= {name: row[name] for name in ("author_id", "category") if name in row}

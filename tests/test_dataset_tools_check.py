@@ -30,7 +30,15 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check") / "x"
     tables = {
         "inter": pl.DataFrame({"user_id": ["a", "b"], "item_id": ["1", "2"], "timestamp": [1500000000, 1600000000]}),
-        "item": pl.DataFrame({"item_id": ["1", "2"], "title": ["One", "Two"], "duration": [10, 20], "mark": [1, 2]}),
+        "item": pl.DataFrame(
+            {
+                "item_id": ["1", "2"],
+                "title": ["One", "Two"],
+                "author_id": ["q", ""],
+                "duration": [10, 20],
+                "mark": [1, 2],
+            }
+        ),
         "user": pl.DataFrame({"user_id": ["a", "b"]}),
         "cinter": pl.DataFrame(
             {"user_id": ["a", "b"], "comment_id": ["c", "d"], "item_id": ["1", "2"], "timestamp": [1500000000] * 2}
@@ -69,6 +77,10 @@ PLANTED: list[tuple[Callable[[Path], None], str]] = [
     (
         swap("inter", "b\t2\t", "NA\t2\t"),
         "x.inter: 1 × user_id that is empty or read as missing (NA, null …) in .inter",
+    ),
+    (
+        swap("item", "\tq\t", "\tnull\t"),
+        "x.item: 1 × author_id that is empty or read as missing (NA, null …) in .item (line 2: author_id='null')",
     ),
     (
         swap("inter", "1600000000", "1400000000"),

@@ -165,6 +165,22 @@ def test_columns_and_users_may_be_missing(tmp_path: Path) -> None:
     assert got["item"][0] == ("item_id:token", "title:token_seq", "tags:token_seq")
 
 
+def test_authors_and_categories_read_as_missing_are_missing(tmp_path: Path) -> None:
+    files = thousand()
+    odd = ("NA", " null ", "[PAD]", "nan", "", "Nan", "n/a")
+    for place, text in enumerate(odd):
+        files["video_features"][place] |= {"author_id": text, "category": text, "caption": "#"}
+    files["video_features"][4] |= {"caption": "words"}  # nothing else would be a title
+    for place in (0, 1, 2, 3, 6):
+        files["video_features"][place] |= {"caption": f"#tag{place}"}
+    folder = put(tmp_path / "raw", files)
+    got = convert("kuaicomt", folder, tmp_path / "x")
+    assert same(got, as_text(kuaicomt(folder)))
+    items = [dict(zip((name.split(":")[0] for name in got["item"][0]), row, strict=True)) for row in got["item"][1:]]
+    assert [row["author_id"] for row in items[:7]] == [row["category"] for row in items[:7]] == [*[""] * 5, "Nan", ""]
+    assert [row["tags"] for row in items[:7]] == ["tag0", "tag1", "tag2", "tag3", "", "Nan", "tag6"]
+
+
 @pytest.mark.parametrize(("caption", "category", "title", "tags"), CAPTIONS)
 def test_the_slow_conversion_splits_captions_as_the_table_says(
     caption: str, category: str, title: str, tags: str
