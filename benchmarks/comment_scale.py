@@ -34,10 +34,11 @@ from dataset_tools.files import write_json
 from recbole_lsvcr.data.candidates import candidate_set
 from recbole_lsvcr.data.comment_negatives import CHOICES, TrainingLists
 from recbole_lsvcr.data.comment_timeline import CommentTimeline
+from recbole_lsvcr.data.ids import PAD
 from recbole_lsvcr.data.instances import InstanceBatch
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.protocols import Protocol
-from recbole_lsvcr.data.tables import PAD, Tables
+from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.data.texts import TextVectors
 from recbole_lsvcr.evaluation import evaluate
 from recbole_lsvcr.model.comment import comment_forward, comment_scores

@@ -60,6 +60,11 @@ def assert_equal(found: Tables, expected: Tables) -> None:
             assert np.array_equal(left, right), name
         else:
             assert left == right, name
+    for layout in ("timeline", "pool"):
+        left, right = vars(getattr(found, layout)), vars(getattr(expected, layout))
+        assert left.keys() == right.keys()
+        for name in right:
+            assert left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]), (layout, name)
 
 
 @pytest.fixture
@@ -142,6 +147,16 @@ def test_comments_are_read_when_they_are_asked_for_and_the_rest_is_mapped(folder
     assert found.contents[1] == "text 0" and found.contents is found.contents
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         _ = found.colour
+
+
+def test_nothing_is_sorted_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    Tables.load(folder)
+    found = Tables.load(folder)
+    for layout in (tables.Timeline, tables.Pool):
+        monkeypatch.setattr(layout, "of", lambda *_: pytest.fail("the cache holds it"))
+    assert JointData(found, split={"time": [0.6, 0.8]}).tables.timeline is found.timeline
+    for array in (*vars(found.timeline).values(), *vars(found.pool).values()):
+        assert not array.flags.writeable and not array.flags.owndata
 
 
 def test_repeated_rows_are_told_each_time(folder: Path, caplog: pytest.LogCaptureFixture):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joint_reference import popular_of
 
+from recbole_lsvcr.data import popular as popular_module
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.splits import Split
@@ -124,3 +125,17 @@ def test_no_comments_at_all():
     tables = Tables.from_arrays(inter=[("a", "v", START), ("a", "w", START + 1)])
     data = JointData(tables, split=Split("time"))
     assert data.popular(np.array([1, 2]), np.array([START, START]), np.array([1, 1]), top=3).tolist() == [[0] * 3] * 2
+
+
+@pytest.mark.parametrize("slot_bits", [1, 22])
+def test_own_groups_are_those_of_the_pair_whatever_shares_its_slot(monkeypatch: pytest.MonkeyPatch, slot_bits: int):
+    monkeypatch.setattr(popular_module, "_SLOT_BITS", slot_bits)
+    monkeypatch.setattr(popular_module, "_ASKED", 7)
+    tables = make_tables(3, users=6, videos=8, comments=60, comment_interactions=100)
+    counted = np.ones(len(tables.cinter_time), bool)
+    shown = ~tables.comment_is_reply[tables.cinter_comment]
+    pairs = sorted(set(zip(tables.cinter_user[shown].tolist(), tables.cinter_item[shown].tolist(), strict=True)))
+    users, items = (grid.ravel() for grid in np.mgrid[: tables.n_users, : tables.n_items])
+    found = PopularComments(tables, counted).own_groups(users, items)
+    expected = [pairs.index(pair) if pair in pairs else -1 for pair in zip(users, items, strict=True)]
+    assert found.tolist() == expected and 0 < len(pairs) < len(users)

@@ -34,7 +34,7 @@ import polars as pl
 from dataset_tools.files import sha256_file, write_json
 from recbole_lsvcr.folders import exclusive
 
-FORMAT = 1  # of the cache; any other is made anew
+FORMAT = 2  # of the cache; any other is made anew
 SMALLEST = 16 << 20  # bytes of atomic files; fewer are read faster than anybody notices, and get no cache
 TEXT = "str"  # the type of a text column in a schema, beside NumPy's names of number types
 _SETTLED_NS = 2_000_000_000

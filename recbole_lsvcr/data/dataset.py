@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType, ModelType, get_model
 
 from recbole_lsvcr.data.comment_negatives import TrainingLists
 from recbole_lsvcr.data.features import item_features
-from recbole_lsvcr.data.instances import InstanceBatch, Kind, VideoInstances
+from recbole_lsvcr.data.instances import CommentInstances, InstanceBatch, Kind, VideoInstances
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import PHASES, parse_split
 from recbole_lsvcr.data.tables import Tables
@@ -41,13 +41,16 @@ COMMENT_FIELDS = {
 class InstanceFeat(Interaction):
     """The instances of a phase as RecBole's `inter_feat`: flat columns only, one row an instance.
 
-    Histories are gathered when a batch is made. A model that asks for a whole history column (FEARec does) gets it,
-    made on demand.
+    The columns are made when one is asked for: our loaders never do, and there are millions of rows. Histories are
+    gathered when a batch is made; a model that asks for a whole history column (FEARec does) gets it, made on demand.
     """
 
-    def __init__(self, columns: Mapping[str, torch.Tensor], owner: JointDataset) -> None:
-        super().__init__(dict(columns))
-        self.owner = owner
+    def __init__(self, owner: JointDataset) -> None:
+        self.owner, self.length = owner, len(owner)
+
+    @cached_property
+    def interaction(self) -> dict[str, torch.Tensor]:
+        return self.owner.flat_columns()
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str) and index == self.owner.item_seq_field:
@@ -214,23 +217,25 @@ class JointDataset(SequentialDataset):
         self.field2token_id[self.item_seq_field] = self.field2token_id[self.iid_field]
 
     @property
-    def _instances(self) -> VideoInstances:
+    def _instances(self) -> VideoInstances | CommentInstances:
         return self.joint.comments if self.kind == "comment" else self.joint.videos
 
     def _select(self, rows: np.ndarray) -> None:
         """Make `rows` (indices into the joint data's instances) the interactions of this data set."""
-        instances = self._instances
         self.rows = rows
-        # Video events are user-major, so a history begins at its user's first event.
-        first_event = np.cumsum(np.bincount(self.joint.tables.inter_user + 1, minlength=self.joint.n_users + 1))
-        lengths = np.minimum(instances.history_end[rows] - first_event[instances.user[rows]], self.joint.max_videos)
-        columns = {
-            self.uid_field: torch.from_numpy(instances.user[rows].astype(np.int64)),
-            self.iid_field: torch.from_numpy(instances.item[rows].astype(np.int64)),
-            self.time_field: torch.from_numpy(instances.time[rows]),
+        self.inter_feat = InstanceFeat(self)
+
+    def flat_columns(self) -> dict[str, torch.Tensor]:
+        """`user_id`, `item_id`, `timestamp` and `item_length` of all rows: int64[N], times float64."""
+        line = self.joint.tables.timeline
+        user, item, time = self._instances.at(self.rows)
+        lengths = np.minimum(line.before(user, time) - line.offsets[user], self.joint.max_videos)
+        return {
+            self.uid_field: torch.from_numpy(user.astype(np.int64)),
+            self.iid_field: torch.from_numpy(item.astype(np.int64)),
+            self.time_field: torch.from_numpy(time),
             self.item_list_length_field: torch.from_numpy(lengths.astype(np.int64)),
         }
-        self.inter_feat = InstanceFeat(columns, self)
 
     def of_phase(self, phase: int) -> JointDataset:
         """The instances of one phase (0 train, 1 valid, 2 test) as a data set that shares everything else."""

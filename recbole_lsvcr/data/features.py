@@ -14,6 +14,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from dataset_tools.errors import DataToolError
 from dataset_tools.schema import read_atomic, read_header
+from recbole_lsvcr.data.ids import PAD
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import ConfigError, DataError
 
@@ -85,7 +86,7 @@ def _number(values: pl.Series) -> tuple[pl.Series, pl.Series]:
     ids = (
         pl.DataFrame({"token": values}).join(numbers, on="token", how="left", maintain_order="left")["id"].fill_null(0)
     )
-    return ids.cast(pl.Int64), pl.concat([pl.Series(["[PAD]"], dtype=pl.String), known.cast(pl.String)])
+    return ids.cast(pl.Int64), pl.concat([pl.Series([PAD], dtype=pl.String), known.cast(pl.String)])
 
 
 def _install(dataset: JointDataset, field: str, vocabulary: pl.Series, kind: FeatureType, width: int) -> None:

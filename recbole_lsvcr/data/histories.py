@@ -9,33 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_lsvcr.data.instances import InstanceBatch, Kind
+from recbole_lsvcr.data.layouts import Timeline
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import Records
-from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments, stable_order
-from recbole_lsvcr.data.tables import Tables
+from recbole_lsvcr.data.segments import expand, rank_in_group
 
 # Under one video, records that end within `record_gap` of each other are cut by a split boundary, and there are two.
 _RECENT_RECORDS = 3
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """All video interactions, user by user in (time, file order)."""
-
-    user: NDArray[np.int32]  # [I]
-    item: NDArray[np.int32]
-    time: NDArray[np.float64]
-    offsets: NDArray[np.int64]  # [n_users + 1]
-
-    @classmethod
-    def of(cls, tables: Tables) -> Timeline:
-        order = stable_order(tables.inter_user)
-        user = tables.inter_user[order]
-        return cls(user, tables.inter_item[order], tables.inter_time[order], offsets_of(user, tables.n_users))
-
-    def before(self, users: np.ndarray, times: np.ndarray) -> NDArray[np.int64]:
-        """One past the last event of each user strictly before the user's time."""
-        return search_segments(self.time, self.offsets[users], self.offsets[users + 1], times)
 
 
 @dataclass(frozen=True)
@@ -46,8 +26,8 @@ class Targets:
     user: NDArray[np.int32]  # [B]
     item: NDArray[np.int32]
     time: NDArray[np.float64]
-    history_end: NDArray[np.int64]
-    record_end: NDArray[np.int64]
+    history_end: NDArray[np.int64]  # its video history ends before this event of the timeline
+    record_end: NDArray[np.int64]  # its comment history ends before this record
     positives: NDArray[np.int32]  # [B, Kt] 0-padded
 
     def __len__(self) -> int:

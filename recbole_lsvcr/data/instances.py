@@ -3,35 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_lsvcr.data.layouts import Timeline
+
 Kind = Literal["video", "comment"]
 KINDS: tuple[Kind, ...] = ("video", "comment")
+Events = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]  # users, videos, times: [B] each
 
 
 @dataclass(frozen=True)
 class VideoInstances:
-    """A target video each: every video interaction with a strictly earlier one of its user; by user, then time."""
+    """A target video each: every video interaction with a strictly earlier one of its user; by user, then time.
 
-    user: NDArray[np.int32]  # [V]
-    item: NDArray[np.int32]
-    time: NDArray[np.float64]
+    What is known of an instance stands in the timeline; a column of all instances is made when it is asked for.
+    """
+
+    timeline: Timeline
+    event: NDArray[np.int32]  # [V] the target's place in the timeline
     phase: NDArray[np.int8]
-    history_end: NDArray[np.int64]  # the video history ends before this video event (user-major)
-    record_end: NDArray[np.int64]  # the comment history ends before this record
 
     def __len__(self) -> int:
-        return len(self.user)
+        return len(self.event)
+
+    def at(self, rows: np.ndarray) -> Events:
+        """Users, videos and times of the instances `rows`."""
+        line, event = self.timeline, self.event[rows]
+        return line.user[event], line.item[event], line.time[event]
+
+    @cached_property
+    def user(self) -> NDArray[np.int32]:
+        return self.timeline.user[self.event]
+
+    @cached_property
+    def item(self) -> NDArray[np.int32]:
+        return self.timeline.item[self.event]
+
+    @cached_property
+    def time(self) -> NDArray[np.float64]:
+        return self.timeline.time[self.event]
 
 
 @dataclass(frozen=True)
-class CommentInstances(VideoInstances):
+class CommentInstances:
     """A target record each, in the order of the records; `time` is its start and `item` the video being watched."""
 
-    record: NDArray[np.int64]  # [C]
+    user: NDArray[np.int32]  # [C]
+    item: NDArray[np.int32]
+    time: NDArray[np.float64]
+    phase: NDArray[np.int8]
+    record: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def at(self, rows: np.ndarray) -> Events:
+        """Users, videos and times of the instances `rows`."""
+        return self.user[rows], self.item[rows], self.time[rows]
 
 
 @dataclass(frozen=True)

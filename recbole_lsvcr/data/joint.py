@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recbole_lsvcr.data.comment_timeline import CommentTimeline
-from recbole_lsvcr.data.histories import Histories, Targets, Timeline
-from recbole_lsvcr.data.instances import KINDS, CommentInstances, InstanceBatch, Kind, VideoInstances
+from recbole_lsvcr.data.histories import Histories, Targets
+from recbole_lsvcr.data.instances import KINDS, CommentInstances, Events, InstanceBatch, Kind, VideoInstances
+from recbole_lsvcr.data.layouts import Pool
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import build_records
-from recbole_lsvcr.data.segments import expand, rank_in_group
-from recbole_lsvcr.data.snapshots import Pool
+from recbole_lsvcr.data.segments import count_marked, expand, rank_in_group
 from recbole_lsvcr.data.splits import PHASES, TRAIN, Split, parse_split
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import ConfigError
@@ -58,19 +58,20 @@ class JointData:
         self.record_gap = float(record_gap)
         self.n_users, self.n_items, self.n_comments = tables.n_users, tables.n_items, tables.n_comments
 
-        with ThreadPoolExecutor(1) as beside:  # sorting millions of comments takes as long as all the others
-            pool = beside.submit(Pool.of, tables)
+        with ThreadPoolExecutor(2) as beside:  # videos beside comments; NumPy computes most of it side by side
+            pool = beside.submit(lambda: tables.pool)
+            find_videos = beside.submit(self._video_instances)
             self.records = build_records(tables, self.record_gap, self.split.boundaries)
-            self._timeline = Timeline.of(tables)
-            self.videos, train_videos = self._video_instances()
             self.comments = self._comment_instances()
+            train_events = self.comments.phase[self.records.event_record] == TRAIN
+            pool.result()
+            self._popular = PopularComments(tables, train_events)
+            self.videos, train_videos = find_videos.result()
+        self._timeline = line = tables.timeline
         if not isinstance(split, Split):
             self._check_phases(split)
-        line = self._timeline
-        self.train_item_count = np.bincount(line.item[train_videos], minlength=self.n_items)
-        self.train_user_count = np.bincount(line.user[train_videos], minlength=self.n_users)
-        train_events = self.comments.phase[self.records.event_record] == TRAIN
-        self._popular = PopularComments(tables, train_events, pool.result())
+        self.train_item_count = count_marked(line.item, train_videos, self.n_items)
+        self.train_user_count = count_marked(line.user, train_videos, self.n_users)
         self._histories = Histories(
             timeline=line,
             records=self.records,
@@ -112,20 +113,10 @@ class JointData:
         `items` `[B]` are the target videos (0 if unknown) or the videos being watched, `positives` `[B, Kt]` comments
         that must not be shown as popular.
         """
-        users, times = np.asarray(users, np.int32), np.asarray(times, np.float64)
         empty = np.zeros((len(users), 1), np.int32)
-        return self._histories.assemble(
-            Targets(
-                kind,
-                user=users,
-                item=np.asarray(items, np.int32),
-                time=times,
-                history_end=self._timeline.before(users, times),
-                record_end=self.records.visible_end(users, times),
-                positives=empty if positives is None else np.asarray(positives, np.int32),
-            ),
-            _generator(training, rng),
-        )
+        events = np.asarray(users, np.int32), np.asarray(items, np.int32), np.asarray(times, np.float64)
+        targets = self._targets_at(kind, events, empty if positives is None else np.asarray(positives, np.int32))
+        return self._histories.assemble(targets, _generator(training, rng))
 
     def popular(
         self,
@@ -198,54 +189,40 @@ class JointData:
         sizes["counts"] = self.train_item_count.nbytes + self.train_user_count.nbytes + self._histories.own.nbytes
         return {**sizes, **self._popular.memory()}
 
-    def _instances(self, kind: Kind) -> VideoInstances:
+    def _instances(self, kind: Kind) -> VideoInstances | CommentInstances:
         if kind not in KINDS:
             raise ConfigError(f"instances of kind {kind!r} are not known; accepted are {', '.join(KINDS)}")
         return self.videos if kind == "video" else self.comments
 
     def _video_instances(self) -> tuple[VideoInstances, NDArray[np.bool_]]:
         """All video instances, and which events of the timeline are training interactions."""
-        line = self._timeline
-        index = np.arange(len(line.user))
-        new = np.ones(len(index), bool)
-        new[1:] = (line.user[1:] != line.user[:-1]) | (line.time[1:] != line.time[:-1])
-        earlier_end = np.maximum.accumulate(np.where(new, index, 0))  # the first event at the same time
-        target = np.flatnonzero(earlier_end > line.offsets[line.user])
-        user, time = line.user[target], line.time[target]
-        phase = self.split.phases(user, time)
+        line = self.tables.timeline
+        target = np.ones(len(line.time), bool)
+        target[expand(line.offsets[:-1], line.first_end())[1]] = False
+        phase = self.split.phases(line.user[target], line.time[target])
         if self.split.kind == "time":
             training = line.time < self.split.valid_start
         else:
-            training = np.ones(len(index), bool)
+            training = np.ones(len(target), bool)
             training[target] = phase == TRAIN
-        instances = VideoInstances(
-            user=user,
-            item=line.item[target],
-            time=time,
-            phase=phase,
-            history_end=earlier_end[target],
-            record_end=self.records.visible_end(user, time),
-        )
-        return instances, training
+        return VideoInstances(line, np.arange(len(target), dtype=np.int32)[target], phase), training
 
     def _comment_instances(self) -> CommentInstances:
         records = self.records
         phase = np.empty(len(records), np.int8)
-        order = np.lexsort((records.start, records.user))
+        # Split by user they have to be in order of their starts; they are in order of their ends.
+        order = np.lexsort((records.start, records.user)) if self.split.kind != "time" else slice(None)
         phase[order] = self.split.phases(records.user[order], records.start[order])
         return CommentInstances(
             user=records.user,
             item=records.item,
             time=records.start,
             phase=phase,
-            history_end=self._timeline.before(records.user, records.start),
-            record_end=records.visible_end(records.user, records.start),
             record=np.arange(len(records)),
         )
 
     def _check_phases(self, split: Mapping[str, Any]) -> None:
-        counts = np.bincount(self.videos.phase, minlength=len(PHASES))
-        empty = [PHASES[phase] for phase in self.split.wanted if not counts[phase]]
+        empty = [PHASES[phase] for phase in self.split.wanted if not (self.videos.phase == phase).any()]
         if empty:
             raise ConfigError(
                 f"split = {dict(split)!r}: no video interaction with an earlier one of its user is left for"
@@ -270,16 +247,19 @@ class JointData:
         shown[records.comments[expand(begin, begin + steps.size)[1]]] = True
 
     def _targets(self, kind: Kind, rows: np.ndarray) -> Targets:
-        found = self._instances(kind)
         record = self.comments.record[rows] if kind == "comment" else None
+        return self._targets_at(kind, self._instances(kind).at(rows), self._target_comments(record, len(rows)))
+
+    def _targets_at(self, kind: Kind, events: Events, positives: NDArray[np.int32]) -> Targets:
+        users, items, times = events
         return Targets(
             kind,
-            user=found.user[rows],
-            item=found.item[rows],
-            time=found.time[rows],
-            history_end=found.history_end[rows],
-            record_end=found.record_end[rows],
-            positives=self._target_comments(record, len(rows)),
+            user=users,
+            item=items,
+            time=times,
+            history_end=self._timeline.before(users, times),
+            record_end=self.records.visible_end(users, times),
+            positives=positives,
         )
 
 

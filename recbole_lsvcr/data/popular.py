@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_lsvcr.data.layouts import Pool
 from recbole_lsvcr.data.segments import expand, rank_in_group
 from recbole_lsvcr.data.snapshots import (
     NO_KEY,
     WINDOW,
     DailyEvents,
-    Pool,
     Snapshots,
     day_of,
     key_of,
@@ -26,6 +26,8 @@ from recbole_lsvcr.data.snapshots import (
 from recbole_lsvcr.data.tables import Tables
 
 _CHUNK = 1 << 21  # (query, comment) pairs counted at once
+_ASKED = 1 << 16  # pairs of user and video looked up at once
+_SLOT_BITS = 22
 _ONE = 1 << 32  # one interaction, in a key
 
 
@@ -67,16 +69,18 @@ class PopularComments:
     replies do not.
     """
 
-    def __init__(self, tables: Tables, train_events: np.ndarray, pool: Pool | None = None) -> None:
-        """`train_events` `[J]` bool: which rows of `.cinter` count; `pool`: that of `tables`, if it was made before."""
+    def __init__(self, tables: Tables, train_events: np.ndarray) -> None:
+        """`train_events` `[J]` bool: which rows of `.cinter` count."""
         self._n_items = tables.n_items
-        self._pool = Pool.of(tables) if pool is None else pool
+        self._pool: Pool = tables.pool
         position = self._pool.position[tables.cinter_comment]
         counted = np.flatnonzero(train_events & (position >= 0))
         item = tables.cinter_item[counted].astype(np.int64)
         position, day = position[counted], day_of(tables.cinter_time[counted])
         self._events = DailyEvents.of(item, position, day, tables.n_items)
         self._own_keys, group = np.unique(self._own_key(tables.cinter_user[counted], item), return_inverse=True)
+        self._taken = np.zeros(1 << _SLOT_BITS, bool)  # the slots of the keys
+        self._taken[_slot(self._own_keys)] = True
         self._own_events = DailyEvents.of(group, position, day, len(self._own_keys))
         self._snapshots = Snapshots.of(self._pool, self._events)
 
@@ -87,11 +91,17 @@ class PopularComments:
 
     def own_groups(self, users: np.ndarray, items: np.ndarray) -> NDArray[np.int32]:
         """For each (user, video) where the user's own counted interactions under it are found, -1 if there are none."""
+        found = np.full(len(users), -1, np.int32)
         if not len(self._own_keys):
-            return np.full(len(users), -1, np.int32)
-        keys = self._own_key(users, items)
-        at = np.minimum(np.searchsorted(self._own_keys, keys), len(self._own_keys) - 1)
-        return np.where(self._own_keys[at] == keys, at, -1).astype(np.int32)
+            return found
+        for first in range(0, len(users), _ASKED):
+            some = slice(first, first + _ASKED)
+            keys = self._own_key(users[some], items[some])
+            row = np.flatnonzero(self._taken[_slot(keys)])  # most pairs are none, and searching is slow
+            keys = keys[row]
+            at = np.minimum(np.searchsorted(self._own_keys, keys), len(self._own_keys) - 1)
+            found[first + row] = np.where(self._own_keys[at] == keys, at, -1)
+        return found
 
     def top(
         self,
@@ -134,7 +144,7 @@ class PopularComments:
             "popular_snapshots": self._snapshots,
         }
         sizes = {name: sum(array.nbytes for array in vars(part).values()) for name, part in parts.items()}
-        sizes["popular_own_events"] += self._own_keys.nbytes
+        sizes["popular_own_events"] += self._own_keys.nbytes + self._taken.nbytes
         return sizes
 
     def _own_key(self, users: np.ndarray, items: np.ndarray) -> NDArray[np.int64]:
@@ -199,3 +209,8 @@ class PopularComments:
         mine = np.flatnonzero(queries.own >= 0)
         row, position = self._own_events.before(queries.own[mine], queries.day[mine])
         return mine[row], position
+
+
+def _slot(keys: np.ndarray) -> NDArray[np.uint64]:
+    """A number in `[0, 2**_SLOT_BITS)` for each whole number; different ones rarely have the same."""
+    return (keys.astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)) >> np.uint64(64 - _SLOT_BITS)

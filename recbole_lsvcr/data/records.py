@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_lsvcr.data.segments import offsets_of, search_segments
+from recbole_lsvcr.data.segments import offsets_of, search_segments, stable_order
 from recbole_lsvcr.data.tables import Tables
 
 
@@ -64,7 +64,7 @@ class Records:
 def build_records(tables: Tables, record_gap: float, boundaries: np.ndarray) -> Records:
     """All records of a data set; `boundaries` (sorted Unix seconds) end a record like a long gap does."""
     user, item, comment, time = tables.cinter_user, tables.cinter_item, tables.cinter_comment, tables.cinter_time
-    order = np.lexsort((time, item, user))  # stable: equal times stay in file order
+    order = stable_order(user, item)  # and by time, then file order, as they stand
     user, item, comment, time = user[order], item[order], comment[order], time[order]
     side = np.searchsorted(boundaries, time, side="right")
     first = np.ones(len(order), bool)
@@ -80,7 +80,7 @@ def build_records(tables: Tables, record_gap: float, boundaries: np.ndarray) -> 
 
     fresh = _first_of_its_comment(record, comment)
     kept = np.flatnonzero(fresh)
-    kept = kept[np.argsort(record[kept], kind="stable")]
+    kept = kept[stable_order(record[kept])]
     event_record = np.empty(len(order), np.int64)
     event_record[order] = record
     starts, last = starts[by_end], last[by_end]
@@ -99,7 +99,7 @@ def build_records(tables: Tables, record_gap: float, boundaries: np.ndarray) -> 
 
 def _first_of_its_comment(record: np.ndarray, comment: np.ndarray) -> NDArray[np.bool_]:
     """Whether an event is its record's first with its comment; events of a record are in order of time."""
-    order = np.lexsort((comment, record))
+    order = stable_order(record, comment)
     fresh = np.ones(len(order), bool)
     fresh[order[1:]] = (record[order[1:]] != record[order[:-1]]) | (comment[order[1:]] != comment[order[:-1]])
     return fresh

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_lsvcr.data.segments import expand, offsets_of, rank_in_group, search_segments, stable_order
+from recbole_lsvcr.data.layouts import Pool
+from recbole_lsvcr.data.segments import (
+    expand,
+    offsets_from_sizes,
+    offsets_of,
+    rank_in_group,
+    search_segments,
+    stable_order,
+)
 from recbole_lsvcr.data.splits import DAY
-from recbole_lsvcr.data.tables import Tables
 
 WINDOW = 16  # comments of a snapshot
 NO_KEY = np.iinfo(np.int64).max  # the key of no comment: behind all others
@@ -32,51 +39,6 @@ def position_of(key: np.ndarray) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The comments that can be popular (replies cannot), video by video in order of posting time, then file order.
-
-    A POSITION in this order stands for a comment; among a video's comments the smaller one was posted earlier.
-    """
-
-    comment: NDArray[np.int32]  # [P] comment id by position
-    time: NDArray[np.float64]  # [P] posting time by position
-    offsets: NDArray[np.int64]  # [n_items + 1] positions of each video
-    position: NDArray[np.int32]  # [n_comments] position by comment id, -1 for replies and padding
-
-    @classmethod
-    def of(cls, tables: Tables) -> Pool:
-        item, time = tables.comment_item[1:], tables.comment_time[1:]
-        comment: np.ndarray | None = None  # all of them as they come, if None
-        if tables.comment_is_reply.any():
-            comment = np.flatnonzero(~tables.comment_is_reply[1:])
-            item, time = item[comment], time[comment]
-        # Many sources know no posting times, and sorting millions takes seconds.
-        timed = bool((time[1:] != time[:-1]).any())
-        if timed and (time[1:] < time[:-1]).any():
-            by_time = np.argsort(time, kind="stable")
-            comment = by_time if comment is None else comment[by_time]
-            item, time = item[by_time], time[by_time]
-        order = stable_order(item)
-        time = time[order] if timed else time
-        comment = (order if comment is None else comment[order]).astype(np.int32)
-        comment += 1
-        position = np.full(tables.n_comments, -1, np.int32)
-        position[comment] = np.arange(len(comment), dtype=np.int32)
-        sizes = np.bincount(item, minlength=tables.n_items)
-        return cls(comment, time, np.concatenate([[0], np.cumsum(sizes)]), position)
-
-    def sizes(self, items: np.ndarray) -> NDArray[np.int64]:
-        """How many comments of each video there are."""
-        return self.offsets[items + 1] - self.offsets[items]
-
-    def is_late(self, positions: np.ndarray, times: np.ndarray) -> NDArray[np.bool_]:
-        """Which comments were posted after the times; position -1 was not. The shapes broadcast."""
-        if not len(self.time):
-            return np.zeros(positions.shape, bool)
-        return (self.time[positions] > times) & (positions >= 0)
-
-
-@dataclass(frozen=True)
 class DailyEvents:
     """Interactions with comments of the pool in groups (all of a video, or a user's under a video), sorted by day."""
 
@@ -86,7 +48,8 @@ class DailyEvents:
 
     @classmethod
     def of(cls, group: np.ndarray, position: np.ndarray, day: np.ndarray, n_groups: int) -> DailyEvents:
-        order = np.lexsort((day, group))
+        """Of events `[E]` in order of time."""
+        order = stable_order(group)
         return cls(position[order], day[order], offsets_of(group[order], n_groups))
 
     def before(self, groups: np.ndarray, days: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,35 +86,31 @@ class Snapshots:
 def _build(pool: Pool, events: DailyEvents) -> Snapshots:
     changes = _Changes.of(pool, events)
     n_items = len(pool.offsets) - 1
-    per_item = np.bincount(changes.item, minlength=n_items) + (pool.sizes(np.arange(n_items)) > 0)
-    offsets = np.append(0, np.cumsum(per_item))
+    sizes = np.diff(pool.offsets)
+    per_item = np.bincount(changes.item, minlength=n_items) + (sizes > 0)
+    offsets = offsets_from_sizes(per_item)
     n_rows = int(offsets[-1])
     positions = np.full((n_rows + 1, WINDOW), -1, np.int32)
     counts = np.zeros((n_rows + 1, WINDOW), np.int32)
     day = np.full(n_rows, _BEGINNING, np.int32)
 
-    commented = np.flatnonzero(per_item)
-    first = pool.offsets[commented][:, None] + np.arange(WINDOW)
-    top = np.full((n_items, WINDOW), -1, np.int64)  # the best comments of each video so far
-    top[commented] = np.where(first < pool.offsets[commented + 1][:, None], first, -1)
-    positions[offsets[commented]] = top[commented]
+    # Before the first interaction the oldest comments of a video are its best.
+    rank = np.arange(len(pool.comment), dtype=np.int32) - np.repeat(pool.offsets[:-1].astype(np.int32), sizes)
+    is_top = rank < WINDOW
+    positions[np.repeat(offsets[:-1], np.minimum(sizes, WINDOW)), rank[is_top]] = np.flatnonzero(is_top)
     row = offsets[changes.item] + 1 + changes.round
     day[row] = changes.day + 1
 
     count = np.zeros(len(pool.comment), np.int32)
-    is_top = np.zeros(len(pool.comment), bool)
-    is_top[top[top >= 0]] = True
     for round_ in range(len(changes.round_offsets) - 1):
         begin, end = changes.round_offsets[round_ : round_ + 2]
-        items = changes.item[begin:end]
         slot, at = expand(changes.offsets[begin:end], changes.offsets[begin + 1 : end + 1])
         updated = changes.position[at]
         count[updated] += changes.added[at]
-        old = top[items]
+        old = positions[row[begin:end] - 1]  # a video's rows stand in order of their rounds
         new = _best(old, slot, updated, count, is_top)
         is_top[old[old >= 0]] = False
         is_top[new[new >= 0]] = True
-        top[items] = new
         positions[row[begin:end]] = new
         counts[row[begin:end]] = np.where(new >= 0, count[new], 0)
     return Snapshots(positions, counts, day, offsets)

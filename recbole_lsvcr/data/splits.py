@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_lsvcr.data.segments import rank_in_group
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import ConfigError
 
@@ -54,11 +53,11 @@ class Split:
     def phases(self, users: np.ndarray, times: np.ndarray) -> NDArray[np.int8]:
         """The phase of every instance; `users` is non-decreasing and each user's instances are in order of time."""
         if self.kind == "time":
-            return np.searchsorted(self.boundaries, times, side="right").astype(np.int8)
-        n = np.bincount(users)[users] if len(users) else np.zeros(0, np.int64)  # [rows] instances of the row's user
-        rank = rank_in_group(users)
+            return (times >= self.valid_start).astype(np.int8) + (times >= self.test_start)
+        n = np.bincount(users)  # instances of each user
         valid, test = self._held_out(n)
-        return ((rank >= n - test - valid).astype(np.int8) + (rank >= n - test)).astype(np.int8)
+        counts = np.stack([n - valid - test, valid, test], axis=1)
+        return np.repeat(np.tile(np.array([TRAIN, VALID, TEST], np.int8), len(n)), counts.ravel())
 
     def _held_out(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many validation and test instances RecBole 1.2.1 takes of a user with `n` instances."""
@@ -122,7 +121,8 @@ def _time_split(bounds: object, zone: ZoneInfo | None, tables: Tables) -> Split:
             f" ({_utc(test_start)}); give the earlier boundary first"
         )
     found = Split("time", valid_start=valid_start, test_start=test_start)
-    counts = np.bincount(found.phases(tables.inter_user, tables.inter_time), minlength=3)
+    starts = np.searchsorted(tables.inter_time, found.boundaries)  # the times are sorted
+    counts = np.diff(starts, prepend=0, append=len(tables.inter_time))
     if not counts.all():
         raise ConfigError(
             f"split time = {list(bounds)!r}: no video interaction is left for {PHASES[int(counts.argmin())]};"

@@ -6,7 +6,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,19 @@ from numpy.typing import NDArray
 from dataset_tools.errors import DataToolError
 from dataset_tools.schema import SUFFIXES, read_atomic, read_header
 from recbole_lsvcr.data.cache import TEXT, Column, DataCache, Stored, TextColumn
+from recbole_lsvcr.data.ids import (
+    check_videos_agree,
+    ids_of,
+    item_time,
+    padded_first,
+    sorted_events,
+    tokens_of,
+    user_tokens,
+    without_repeats,
+)
+from recbole_lsvcr.data.layouts import Pool, Timeline
 from recbole_lsvcr.errors import DataError
 
-PAD = "[PAD]"
 logger = logging.getLogger(__name__)
 
 
@@ -69,6 +81,16 @@ class Tables:
     def n_comments(self) -> int:
         return len(self.comment_item)
 
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The video interactions user by user."""
+        return Timeline.of(self.inter_user, self.inter_item, self.inter_time, self.n_users)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The comments that are no replies, video by video."""
+        return Pool.of(self.comment_item, self.comment_time, self.comment_is_reply, self.n_items)
+
     @classmethod
     def load(cls, folder: str | Path, *, cache: bool = True) -> Tables:
         """Read `<folder>/<name>.inter`, `.item` and, if there, `.cinter` and `.comment`; `<name>` is the folder's name.
@@ -106,11 +128,9 @@ class Tables:
             tables, repeats = _from_files(paths, store.fingerprint(), name=name, folder=folder)
             if not possible:
                 return tables
-            columns: dict[str, Column] = {
-                column: values for column in _SCHEMA if (values := getattr(tables, column)) is not None
-            }
+            kept = store.write(_columns_of(tables), notes={"repeats": repeats})
             # What was kept is used from now on: the texts need not stay in memory.
-            return _from_cache(store.write(columns, notes={"repeats": repeats}), name=name, folder=folder) or tables
+            return _from_cache(kept, name=name, folder=folder) or tables
 
     @classmethod
     def from_arrays(
@@ -174,15 +194,37 @@ class _StoredTables(Tables):
         return values
 
 
-# The columns that are cached, and the type of each.
+# The columns that are cached, and the type of each: those of the tables, then those of their layouts.
 _SCHEMA: Mapping[str, str] = {
     **dict.fromkeys(("users", "items", "comments", "titles", "contents", "tags"), TEXT),
     **dict.fromkeys(("inter_user", "inter_item", "cinter_user", "cinter_item", "cinter_comment"), "int32"),
     **dict.fromkeys(("comment_item", "comment_user"), "int32"),
     **dict.fromkeys(("inter_time", "cinter_time", "comment_time", "item_time"), "float64"),
     "comment_is_reply": "bool",
+    "timeline.user": "int32",
+    "timeline.item": "int32",
+    "timeline.time": "float64",
+    "timeline.offsets": "int64",
+    "pool.comment": "int32",
+    "pool.time": "float64",
+    "pool.offsets": "int64",
+    "pool.position": "int32",
 }
 _LATER = ("comments", "contents")  # columns read when they are asked for
+
+
+def _columns_of(tables: Tables) -> dict[str, Column]:
+    """What the cache keeps of `tables`."""
+    with ThreadPoolExecutor(1) as beside:  # sorting millions of comments takes as long as sorting the interactions
+        pool = beside.submit(lambda: tables.pool)
+        layouts = {"timeline": tables.timeline, "pool": pool.result()}
+    columns: dict[str, Column] = {}
+    for name in _SCHEMA:
+        owner, _, field = name.rpartition(".")
+        values = getattr(layouts[owner] if owner else tables, field)
+        if values is not None:
+            columns[name] = values
+    return columns
 
 
 def _from_cache(stored: Stored | None, *, name: str, folder: Path) -> Tables | None:
@@ -191,7 +233,12 @@ def _from_cache(stored: Stored | None, *, name: str, folder: Path) -> Tables | N
         return None
     tables = _StoredTables.__new__(_StoredTables)
     values: dict[str, Any] = {"name": name, "folder": folder, "fingerprint": stored.fingerprint, "tags": None}
-    values |= {**stored.numbers, "item_time": stored.numbers["item_time"].copy()}  # PyTorch wants it writable
+    layouts: dict[str, dict[str, np.ndarray]] = {"": {}, "timeline": {}, "pool": {}}
+    for column, array in stored.numbers.items():
+        owner, _, field = column.rpartition(".")
+        layouts[owner][field] = array
+    values |= {**layouts[""], "item_time": stored.numbers["item_time"].copy()}  # PyTorch wants it writable
+    values |= {"timeline": Timeline(**layouts["timeline"]), "pool": Pool(**layouts["pool"])}
     values |= {**stored.texts, "_later": stored.later}
     for field, value in values.items():
         object.__setattr__(tables, field, value)
@@ -223,7 +270,6 @@ _COLUMNS: Mapping[str, Mapping[str, bool]] = {
     },
 }
 _FLOATS = ("timestamp", "upload_time")
-_ADVICE = "find such rows with `python -m dataset_tools check <folder>`"
 
 
 def _dtype(column: str) -> type[pl.DataType]:
@@ -253,23 +299,23 @@ def _read(path: Path, columns: Mapping[str, bool]) -> pl.DataFrame:
 
 def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, fingerprint: str) -> tuple[Tables, int]:
     """The tables, and how many rows of `.cinter` were repetitions."""
-    inter, cinter = (_sorted_events(frames[suffix], f"{name}.{suffix}") for suffix in ("inter", "cinter"))
+    inter, cinter = (sorted_events(frames[suffix], f"{name}.{suffix}") for suffix in ("inter", "cinter"))
     if not inter.height:
         raise DataError(f"{name}.inter has no interactions; nothing can be trained or evaluated")
     repeats = cinter.height
-    cinter = _without_repeats(cinter)
+    cinter = without_repeats(cinter)
     repeats -= cinter.height
     _warn_of_repeats(repeats, f"{name}.cinter")
     item, comment = frames["item"], frames["comment"]
-    items, comments = (_tokens(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
-    users = _user_tokens(inter["user_id"], cinter["user_id"], name)
-    inter_item = _ids(inter["item_id"], items, f"{name}.inter", "the .item file")
-    cinter_item = _ids(cinter["item_id"], items, f"{name}.cinter", "the .item file")
-    cinter_comment = _ids(cinter["comment_id"], comments, f"{name}.cinter", "the .comment file")
-    comment_item = _padded(_ids(comment["item_id"], items, f"{name}.comment", "the .item file"), np.int32(0))
-    _check_videos_agree(comment_item[cinter_comment], cinter_item, cinter, f"{name}.cinter")
+    items, comments = (tokens_of(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
+    users = user_tokens(inter["user_id"], cinter["user_id"], name)
+    inter_item = ids_of(inter["item_id"], items, f"{name}.inter", "the .item file")
+    cinter_item = ids_of(cinter["item_id"], items, f"{name}.cinter", "the .item file")
+    cinter_comment = ids_of(cinter["comment_id"], comments, f"{name}.cinter", "the .comment file")
+    comment_item = padded_first(ids_of(comment["item_id"], items, f"{name}.comment", "the .item file"), np.int32(0))
+    check_videos_agree(comment_item[cinter_comment], cinter_item, cinter, f"{name}.cinter")
     inter_time, cinter_time = inter["timestamp"].to_numpy(), cinter["timestamp"].to_numpy()
-    upload = _padded(item["upload_time"].fill_null(np.inf).to_numpy(), np.inf)
+    upload = padded_first(item["upload_time"].fill_null(np.inf).to_numpy(), np.inf)
     tags = pl.concat([pl.Series([""]), item["tags"]]).rename("tags")
     tables = Tables(
         name=name,
@@ -281,32 +327,20 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
         titles=pl.concat([pl.Series([""]), item["title"]]).rename("title"),
         contents=pl.concat([pl.Series([""]), comment["content"]]).rename("content"),
         tags=tags if (tags != "").any() else None,
-        inter_user=_ids(inter["user_id"], users),
+        inter_user=ids_of(inter["user_id"], users),
         inter_item=inter_item,
         inter_time=inter_time,
-        cinter_user=_ids(cinter["user_id"], users),
+        cinter_user=ids_of(cinter["user_id"], users),
         cinter_item=cinter_item,
         cinter_comment=cinter_comment,
         cinter_time=cinter_time,
         comment_item=comment_item,
-        comment_user=_padded(_ids(comment["user_id"], users), np.int32(0)),
-        comment_time=_padded(comment["timestamp"].fill_null(-np.inf).to_numpy(), -np.inf),
-        comment_is_reply=_padded((comment["parent_id"] != "").to_numpy(), np.False_),
-        item_time=_item_time(upload, (inter_item, inter_time), (cinter_item, cinter_time)),
+        comment_user=padded_first(ids_of(comment["user_id"], users), np.int32(0)),
+        comment_time=padded_first(comment["timestamp"].fill_null(-np.inf).to_numpy(), -np.inf),
+        comment_is_reply=padded_first((comment["parent_id"] != "").to_numpy(), np.False_),
+        item_time=item_time(upload, (inter_item, inter_time), (cinter_item, cinter_time)),
     )
     return tables, repeats
-
-
-def _sorted_events(frame: pl.DataFrame, file: str) -> pl.DataFrame:
-    bad = int((~frame["timestamp"].is_finite().fill_null(False)).sum())
-    if bad:
-        raise DataError(f"{file}: {bad:,} rows have no finite timestamp; {_ADVICE}")
-    return frame if frame["timestamp"].is_sorted() else frame.sort("timestamp", maintain_order=True)
-
-
-def _without_repeats(cinter: pl.DataFrame) -> pl.DataFrame:
-    """Each comment interaction once: a like and a reply of the same moment, or a row given twice, is one."""
-    return cinter.unique(["user_id", "comment_id", "timestamp"], keep="first", maintain_order=True)
 
 
 def _warn_of_repeats(repeats: int, file: str) -> None:
@@ -314,62 +348,3 @@ def _warn_of_repeats(repeats: int, file: str) -> None:
         logger.warning(
             "%s: %s rows repeat user, comment and time of another row; they are counted once", file, f"{repeats:,}"
         )
-
-
-def _tokens(frame: pl.DataFrame, file: str) -> pl.Series:
-    tokens = frame.to_series(0)
-    if tokens.is_in(["", PAD]).any():
-        raise DataError(f"{file}: an empty {tokens.name} or one of {PAD!r}, which stands for padding; {_ADVICE}")
-    hashes = np.sort(tokens.hash().to_numpy())  # all different: so are the tokens, and nothing else is needed
-    if (hashes[1:] == hashes[:-1]).any() and tokens.n_unique() != len(tokens):
-        twice = tokens.filter(tokens.is_duplicated())[0]
-        raise DataError(f"{file}: {tokens.name} {twice!r} occurs more than once; {_ADVICE}")
-    return pl.concat([pl.Series([PAD]), tokens]).rename(tokens.name)
-
-
-def _user_tokens(inter: pl.Series, cinter: pl.Series, name: str) -> pl.Series:
-    users = pl.concat([inter, cinter]).unique(maintain_order=True)
-    if users.is_in(["", PAD]).any():
-        raise DataError(f"{name}: an event of user '' or of {PAD!r}, which stands for padding; {_ADVICE}")
-    return pl.concat([pl.Series([PAD]), users]).rename("user_id")
-
-
-def _ids(tokens: pl.Series, known: pl.Series, file: str = "", where: str | None = None) -> NDArray[np.int32]:
-    """The id of every token; a token missing from `where` is an error, or 0 where `where` is not given."""
-    if len(known) <= len(tokens):
-        numbers = tokens.cast(pl.Enum(known), strict=False).to_physical()
-        ids = numbers.fill_null(0).to_numpy().astype(np.int32)
-    else:  # looking few tokens up among many: those that match, in any order
-        index = known.to_frame("token").with_row_index("id")
-        found = tokens.to_frame("token").with_row_index("row").join(index, on="token", how="inner")
-        ids = np.zeros(len(tokens), np.int32)
-        ids[found["row"].to_numpy()] = found["id"].to_numpy()
-    missing = ids == 0
-    if where is not None and missing.any():
-        raise DataError(
-            f"{file}: {tokens.name} {tokens[int(missing.argmax())]!r} is not in {where}"
-            f" ({int(missing.sum()):,} such rows); {_ADVICE}"
-        )
-    return ids
-
-
-def _check_videos_agree(of_comment: np.ndarray, of_event: np.ndarray, cinter: pl.DataFrame, file: str) -> None:
-    stray = of_comment != of_event
-    if stray.any():
-        row = cinter.row(int(stray.argmax()), named=True)
-        raise DataError(
-            f"{file}: an interaction with comment {row['comment_id']!r} names video {row['item_id']!r}, which is not"
-            f" the comment's in the .comment file ({int(stray.sum()):,} such rows); {_ADVICE}"
-        )
-
-
-def _padded(values: np.ndarray, padding: np.generic | float) -> np.ndarray:
-    return np.concatenate([np.array([padding], values.dtype), values])
-
-
-def _item_time(upload: NDArray[np.float64], *events: tuple[np.ndarray, np.ndarray]) -> NDArray[np.float64]:
-    """A video exists from its upload on, or from its first interaction if that is earlier (sources round uploads)."""
-    first = upload.copy()
-    for items, times in events:
-        np.minimum.at(first, items, times)
-    return np.where(np.isinf(first), -np.inf, first)
