@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from recbole_lsvcr.errors import ConfigError
 
@@ -24,16 +25,9 @@ logger = logging.getLogger()
 def exclusive(folder: Path, what: str) -> Iterator[None]:
     """Let one process at a time write `folder`: a second one (another seed of the same study) waits, and finds what the
     first one made. The system lets go of the lock however its process ends. `what` is in the folder, for the log."""
-    if fcntl is None:
+    handle = None if fcntl is None else _lock_file(folder)
+    if handle is None:
         yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        yield  # what is finished is read from where nothing can be written, too
         return
     with handle:
         try:
@@ -42,6 +36,17 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
             logger.info(f"Another process is using the {what} {folder}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _lock_file(folder: Path) -> IO[str] | None:
+    """The file to lock; None where nothing can be written: what is finished is read from there, too."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / ".lock", "w", encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES):
+            return None
+        raise
 
 
 @contextmanager
