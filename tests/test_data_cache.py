@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from factories import DAY, START
 
 from dataset_tools.check import check
 from dataset_tools.sample import generate
 from dataset_tools.writer import check_target
+from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data import cache, tables
+from recbole_lsvcr.data.dataset import JointDataset
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.tables import Tables
 from recbole_lsvcr.errors import DataError
@@ -159,6 +164,16 @@ def test_nothing_is_sorted_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
         assert not array.flags.writeable and not array.flags.owndata
 
 
+def test_copies_do_without_it(folder: Path):
+    Tables.load(folder)
+    found = Tables.load(folder)
+    assert copy.deepcopy(found) is found  # nobody can change it
+    copied = pickle.loads(pickle.dumps(found))  # noqa: S301
+    shutil.rmtree(folder)
+    assert type(copied) is Tables
+    assert_equal(copied, found)
+
+
 def test_repeated_rows_are_told_each_time(folder: Path, caplog: pytest.LogCaptureFixture):
     for _ in range(3):
         caplog.clear()
@@ -229,6 +244,16 @@ def _other_schema(path: Path) -> None:
     path.write_text(json.dumps({**manifest, "schema": {**manifest["schema"], "inter_user": "int64"}}))
 
 
+def _without_titles(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    del manifest["lengths"]["titles"]
+    path.write_text(json.dumps(manifest))
+
+
+def _endless(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recorded_ns": float("inf")}))
+
+
 def _elsewhere(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "folder": "../.."}))
 
@@ -248,6 +273,8 @@ def _elsewhere(path: Path) -> None:
         ("manifest.json", _other_format),
         ("manifest.json", _other_schema),
         ("manifest.json", _elsewhere),
+        ("manifest.json", _without_titles),
+        ("manifest.json", _endless),
     ],
 )
 def test_whatever_is_wrong_with_it_it_is_made_anew(
@@ -264,6 +291,25 @@ def test_whatever_is_wrong_with_it_it_is_made_anew(
     assert parsed == ["read"]
 
 
+@pytest.mark.parametrize("byte", range(0, 1200, 150))
+def test_no_byte_of_a_text_can_be_wrong(folder: Path, parsed: list[str], byte: int):
+    """Polars aborts the process over some of them, so that no file is given to it which is not what was written."""
+    Tables.load(folder)
+    expected = Tables.load(folder, cache=False)
+    parsed.clear()
+    path = _columns(folder) / "titles.arrow"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[byte % len(content)] ^= 0xFF
+    _looking_untouched(path, bytes(content), before)
+    assert_equal(Tables.load(folder), expected)
+    assert parsed == ["read"]
+
+
+def _looking_untouched(path: Path, content: bytes, before: os.stat_result) -> None:
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 @pytest.mark.parametrize("file", ["titles.arrow", "inter_item.npy"])
 def test_a_damaged_column_that_looks_untouched_is_no_error(folder: Path, parsed: list[str], file: str):
     Tables.load(folder)
@@ -271,8 +317,7 @@ def test_a_damaged_column_that_looks_untouched_is_no_error(folder: Path, parsed:
     parsed.clear()
     path = _columns(folder) / file
     before = path.stat()
-    path.write_bytes(bytes(before.st_size))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    _looking_untouched(path, bytes(before.st_size), before)
     assert_equal(Tables.load(folder), expected)
     assert parsed == ["read"]
 
@@ -302,6 +347,7 @@ def test_where_nothing_can_be_written_there_is_no_cache(
     with caplog.at_level(logging.INFO):
         assert_equal(Tables.load(folder), expected)
     assert caplog.text.count("cannot be written (Permission denied)") == 1
+    assert [record.levelname for record in caplog.records if record.name == cache.__name__] == ["WARNING"]
     assert sorted(folder.iterdir()) == before
 
 
@@ -315,10 +361,15 @@ def test_a_read_only_folder_has_no_cache(folder: Path):
         folder.chmod(0o755)
 
 
-def test_a_file_in_its_place_is_left_alone(folder: Path):
+def test_a_file_in_its_place_is_left_alone(folder: Path, caplog: pytest.LogCaptureFixture):
     place = folder / f"{NAME}.cache"
     place.write_text("somebody's")
-    assert_equal(Tables.load(folder), Tables.load(folder, cache=False))
+    expected = Tables.load(folder, cache=False)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert_equal(Tables.load(folder), expected)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == cache.__name__]
+    assert said.startswith(f"{place} cannot be written (a file has its name)") and "data_cache: False" in said
     assert place.read_text() == "somebody's"
 
 
@@ -335,6 +386,22 @@ def test_a_full_disk_leaves_no_half_of_it(
         assert_equal(Tables.load(folder), Tables.load(folder, cache=False))
     assert "cannot be written (No space left on device)" in caplog.text
     assert [path.name for path in _manifest(folder).parent.iterdir()] == [".lock"]
+
+
+def test_an_old_one_makes_room_for_the_new_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    Tables.load(folder)
+    orphan = _manifest(folder).with_name("columns-of-a-killed-process")
+    orphan.mkdir()
+    _write(folder, extra=" more")
+    write = cache._write_column
+
+    def count(path: Path, column: cache.Column) -> str:
+        assert list(path.parents[1].glob("columns-*")) == [path.parent] and not _manifest(folder).exists()
+        return write(path, column)
+
+    monkeypatch.setattr(cache, "_write_column", count)
+    Tables.load(folder)
+    assert len(list(_manifest(folder).parent.glob("columns-*"))) == 1 and _manifest(folder).is_file()
 
 
 def test_files_that_change_while_they_are_read_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -394,3 +461,31 @@ def test_small_data_have_no_cache_and_it_can_be_switched_off(tmp_path: Path, mon
     monkeypatch.setattr(cache, "SMALLEST", 0)
     Tables.load(folder, cache=False)
     assert not (folder / f"{NAME}.cache").exists()
+
+
+def _dataset(folder: Path, **settings: object) -> JointDataset:
+    overrides = {"dataset": folder.name, "data_path": str(folder.parent), "MAX_ITEM_LIST_LENGTH": 5}
+    return JointDataset(load_config(None, {**overrides, "eval_args": {"split": {"time": [0.6, 0.8]}}, **settings}))
+
+
+def test_the_setting_data_cache_decides(folder: Path):
+    place = folder / f"{NAME}.cache"
+    plain = _dataset(folder, data_cache=False)
+    assert not place.exists()
+    kept = [_dataset(folder) for _ in range(2)][1]
+    assert place.is_dir() and not kept.joint.tables.inter_item.flags.owndata
+    assert_equal(kept.joint.tables, plain.joint.tables)
+    for one, two in zip(plain.build(), kept.build(), strict=True):
+        batches = one[np.arange(len(one))], two[np.arange(len(two))]
+        assert batches[0].columns == batches[1].columns and len(one) == len(two) > 0
+        for field in batches[0].columns:
+            assert torch.equal(batches[0][field], batches[1][field]), field
+
+
+def test_the_joint_data_of_another_data_set_are_not_taken(folder: Path, tmp_path: Path):
+    other = _write(tmp_path / "other", extra=" of another")
+    first = _dataset(folder)
+    settings = {"dataset": "other", "data_path": str(tmp_path), "MAX_ITEM_LIST_LENGTH": 5}
+    config = load_config(None, {**settings, "eval_args": {"split": {"time": [0.6, 0.8]}}})
+    assert JointDataset(config, first.joint).joint.tables.folder == other
+    assert JointDataset(first.config, first.joint).joint.tables is first.joint.tables

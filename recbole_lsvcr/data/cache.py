@@ -10,7 +10,8 @@ is the same (a copied folder, a `touch`) only the record is renewed. Setting a f
 hide a change: the system alone sets the time of the status change. A record made within `_SETTLED_NS` of a file's last
 change is not trusted either, for the file could change once more at the same tick of the clock. What cannot be noticed
 is a change that leaves all four as they were: one below the file system, or in place with the system's clock set back.
-The columns' own files are compared by size and time of modification.
+The columns' own files are compared by size and time of modification, and those of texts by SHA-256 when they are read:
+a damaged Arrow file can end the process that reads it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ _BROKEN = (
     KeyError,
     TypeError,
     AttributeError,
+    ArithmeticError,
     RecursionError,
     pl.exceptions.PolarsError,
 )
@@ -60,19 +63,21 @@ class TextColumn:
     Its file is held open, so that a cache that is replaced or deleted meanwhile makes no difference.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
-        self._path, self._length = path, length
+    def __init__(self, path: Path, length: int, digest: str) -> None:
+        """`length`: how many texts the file holds; `digest`: its SHA-256."""
+        self._path, self._length, self._digest = path, length, digest
         self._handle = open(path, "rb")  # noqa: SIM115
 
     def __len__(self) -> int:
         return self._length
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TextColumn:
-        return self
-
     def read(self) -> pl.Series:
-        """The texts, String without nulls; `ValueError` or polars' error for a file that does not hold them."""
+        """The texts, String without nulls; `OSError`, `ValueError` or polars' error for a file that does not hold
+        them."""
         with os.fdopen(os.dup(self._handle.fileno()), "rb") as handle:
+            handle.seek(0)
+            if _digest(handle) != self._digest:
+                raise ValueError(f"{self._path.name} is damaged")
             handle.seek(0)
             frame = pl.read_ipc(handle)
         if frame.shape != (self._length, 1) or frame.dtypes != [pl.String]:
@@ -107,12 +112,19 @@ class DataCache:
     """The cache of one data set."""
 
     def __init__(
-        self, folder: Path, sources: Mapping[str, Path], schema: Mapping[str, str], later: Collection[str] = ()
+        self,
+        folder: Path,
+        sources: Mapping[str, Path],
+        schema: Mapping[str, str],
+        *,
+        later: Collection[str] = (),
+        optional: Collection[str] = (),
     ) -> None:
         """`sources`: the atomic files read, by suffix; one may be missing. `schema`: the type of every column, a
-        NumPy type's name or `TEXT`; a column of texts may be missing from what is written. `later`: the columns of
-        texts that are not read before they are asked for."""
-        self.folder, self.sources, self.schema, self.later = folder, sources, schema, later
+        NumPy type's name or `TEXT`. `later`: the columns of texts that are not read before they are asked for;
+        `optional`: those that may be missing from what is written."""
+        self.folder, self.sources, self.schema = folder, sources, schema
+        self.later, self.optional = later, optional
         self._hashed: _Hashed | None = None
 
     def worthwhile(self) -> bool:
@@ -143,9 +155,9 @@ class DataCache:
     def alone(self) -> Iterator[bool]:
         """Let one process at a time make the cache; gives whether one can be made at all."""
         with ExitStack() as stack:
-            possible = True
             try:
                 stack.enter_context(exclusive(self.folder, "data cache"))
+                possible = True
             except OSError as error:
                 self._unwritable(error)
                 possible = False
@@ -155,7 +167,8 @@ class DataCache:
         """Keep `columns`, read after `fingerprint()` was computed, and open what was kept; None where that cannot be
         done.
 
-        The columns go to a new folder; the manifest, which names it, appears whole and is what makes them valid.
+        The columns go to a new folder; the manifest, which names it, appears whole and is what makes them valid. What
+        is there already is of no use any more and goes first: the disk need not hold both.
         """
         hashed = self._hashed
         if hashed is None or hashed.states != self._states():
@@ -164,18 +177,22 @@ class DataCache:
         place: Path | None = None
         try:
             self.folder.mkdir(exist_ok=True)
-            place = Path(tempfile.mkdtemp(prefix="columns-", dir=self.folder))
-            for name, column in columns.items():
-                _write_column(place / _file_name(name, self.schema[name]), column)
-            umask = os.umask(0)
-            os.umask(umask)
-            place.chmod(0o777 & ~umask)
+            (self.folder / "manifest.json").unlink(missing_ok=True)
+            for old in self.folder.glob("columns-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            place = self.folder / f"columns-{uuid.uuid4().hex}"
+            place.mkdir()
+            digests = {
+                name: _write_column(place / _file_name(name, self.schema[name]), column)
+                for name, column in columns.items()
+            }
             manifest = {
                 "format": FORMAT,
                 "schema": dict(self.schema),
                 **hashed.record(),
                 "folder": place.name,
                 "files": {path.name: _own_state(path) for path in sorted(place.iterdir())},
+                "digests": digests,
                 "lengths": {name: len(column) for name, column in columns.items()},
                 "notes": dict(notes),
             }
@@ -185,9 +202,6 @@ class DataCache:
                 shutil.rmtree(place, ignore_errors=True)
             self._unwritable(error)
             return None
-        for other in self.folder.glob("columns-*"):
-            if other != place:
-                shutil.rmtree(other, ignore_errors=True)
         return self.open()
 
     def _open(self) -> Stored:
@@ -206,17 +220,19 @@ class DataCache:
                 raise ValueError(f"{name} was changed")
         numbers, texts, later = {}, {}, {}
         for name, dtype in self.schema.items():
-            if name not in manifest["lengths"] and dtype == TEXT:
+            if name in self.optional and name not in manifest["lengths"]:
                 continue
             path, length = place / _file_name(name, dtype), int(manifest["lengths"][name])
             if path.name not in manifest["files"]:
                 raise ValueError(f"{path.name} is not in its manifest")
             if dtype != TEXT:
                 numbers[name] = _mapped(path, dtype, length)
-            elif name in self.later:
-                later[name] = TextColumn(path, length)
+                continue
+            column = TextColumn(path, length, manifest["digests"][name])
+            if name in self.later:
+                later[name] = column
             else:
-                texts[name] = TextColumn(path, length).read()
+                texts[name] = column.read()
         notes = {str(key): int(value) for key, value in manifest["notes"].items()}
         self._check_sources(manifest)
         return Stored(fingerprint, numbers, texts, later, notes)
@@ -251,8 +267,11 @@ class DataCache:
         logger.info("%s is not used and made anew: %s", self.folder, _reason(error))
 
     def _unwritable(self, error: BaseException) -> None:
-        logger.info(
-            "%s cannot be written (%s): the next start reads the atomic files again", self.folder, _reason(error)
+        reason = "a file has its name" if self.folder.is_file() else _reason(error)
+        logger.warning(
+            "%s cannot be written (%s), so every start reads the atomic files; data_cache: False does so silently",
+            self.folder,
+            reason,
         )
 
 
@@ -270,7 +289,8 @@ def _own_state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _write_column(path: Path, column: Column) -> None:
+def _write_column(path: Path, column: Column) -> str:
+    """Write a column and have the disk hold it; gives the SHA-256 of the file."""
     if isinstance(column, np.ndarray):
         np.save(path, column, allow_pickle=False)
     else:
@@ -278,6 +298,11 @@ def _write_column(path: Path, column: Column) -> None:
         column.rechunk().to_frame().write_ipc(path, record_batch_size=max(len(column), 1))
     with open(path, "rb") as written:
         os.fsync(written.fileno())
+        return _digest(written)
+
+
+def _digest(handle: BufferedReader) -> str:
+    return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _mapped(path: Path, dtype: str, length: int) -> np.ndarray:

@@ -170,8 +170,8 @@ class JointDataset(SequentialDataset):
 
     def _joint_data(self, folder: Path) -> JointData:
         # RecBole keeps `<data_path>/<name>`; the files inside carry the data set's name.
-        cache = self.config["data_cache"] is not False
-        tables = Tables.load(folder, cache=cache) if self._other is None else self._other.tables
+        other = self._other if self._other is not None and self._other.tables.folder == folder else None
+        tables = Tables.load(folder, cache=self.config["data_cache"] is not False) if other is None else other.tables
         split = self.config["eval_args"]["split"]
         settings = {
             "split": split if self.kind == "video" else parse_split(split, tables),  # comments: `check_comments`
@@ -180,8 +180,8 @@ class JointDataset(SequentialDataset):
             "record_gap": float(self.config["record_gap"] or 86400.0),
             "popular_top": int(self.config["popular_top"] or 3),
         }
-        if self._other is not None and all(getattr(self._other, name) == value for name, value in settings.items()):
-            return self._other
+        if other is not None and all(getattr(other, name) == value for name, value in settings.items()):
+            return other
         return JointData(tables, **settings)
 
     def _columns_of(self, source: str) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,20 +114,21 @@ class Tables:
             raise DataError(
                 f"{paths['cinter']} is there but {paths['comment'].name} is not; add it or remove the .cinter"
             )
-        store = DataCache(folder / f"{name}.cache", {suffix: paths[suffix] for suffix in _COLUMNS}, _SCHEMA, _LATER)
+        sources = {suffix: paths[suffix] for suffix in _COLUMNS}
+        store = DataCache(folder / f"{name}.cache", sources, _SCHEMA, later=_LATER, optional=("tags",))
         if not cache or not store.worthwhile():
             return _from_files(paths, store.fingerprint(), name=name, folder=folder)[0]
         found = _from_cache(store.open(quiet=True), name=name, folder=folder)
         if found is not None:
             return found
         with store.alone() as possible:
+            if not possible:
+                return _from_files(paths, store.fingerprint(), name=name, folder=folder)[0]
             # Another process may just have made it.
             found = _from_cache(store.open(), name=name, folder=folder)
             if found is not None:
                 return found
             tables, repeats = _from_files(paths, store.fingerprint(), name=name, folder=folder)
-            if not possible:
-                return tables
             kept = store.write(_columns_of(tables), notes={"repeats": repeats})
             # What was kept is used from now on: the texts need not stay in memory.
             return _from_cache(kept, name=name, folder=folder) or tables
@@ -192,6 +193,13 @@ class _StoredTables(Tables):
             ) from error
         object.__setattr__(self, name, values)
         return values
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _StoredTables:
+        return self
+
+    def __reduce__(self) -> tuple[type[Tables], tuple[Any, ...]]:
+        """A pickled copy does without the cache."""
+        return Tables, tuple(getattr(self, field.name) for field in fields(Tables))
 
 
 # The columns that are cached, and the type of each: those of the tables, then those of their layouts.
