@@ -316,11 +316,18 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
     _warn_of_repeats(repeats, f"{name}.cinter")
     item, comment = frames["item"], frames["comment"]
     items, comments = (tokens_of(frame, f"{name}.{suffix}") for suffix, frame in (("item", item), ("comment", comment)))
-    users = user_tokens(inter["user_id"], cinter["user_id"], name)
-    inter_item = ids_of(inter["item_id"], items, f"{name}.inter", "the .item file")
-    cinter_item = ids_of(cinter["item_id"], items, f"{name}.cinter", "the .item file")
-    cinter_comment = ids_of(cinter["comment_id"], comments, f"{name}.cinter", "the .comment file")
-    comment_item = padded_first(ids_of(comment["item_id"], items, f"{name}.comment", "the .item file"), np.int32(0))
+    with ThreadPoolExecutor(2) as beside:  # polars looks tokens up on one core a column, and that takes longest
+        at_item, at_comment = "the .item file", "the .comment file"
+        of_inter = beside.submit(ids_of, inter["item_id"], items, f"{name}.inter", at_item)
+        of_cinter = beside.submit(ids_of, cinter["item_id"], items, f"{name}.cinter", at_item)
+        of_comment = beside.submit(ids_of, comment["item_id"], items, f"{name}.comment", at_item)
+        reacted_to = beside.submit(ids_of, cinter["comment_id"], comments, f"{name}.cinter", at_comment)
+        users = user_tokens(inter["user_id"], cinter["user_id"], name)
+        watcher, reactor, author = (
+            beside.submit(ids_of, frame["user_id"], users) for frame in (inter, cinter, comment)
+        )
+        inter_item, cinter_item, cinter_comment = of_inter.result(), of_cinter.result(), reacted_to.result()
+        comment_item = padded_first(of_comment.result(), np.int32(0))
     check_videos_agree(comment_item[cinter_comment], cinter_item, cinter, f"{name}.cinter")
     inter_time, cinter_time = inter["timestamp"].to_numpy(), cinter["timestamp"].to_numpy()
     upload = padded_first(item["upload_time"].fill_null(np.inf).to_numpy(), np.inf)
@@ -335,15 +342,15 @@ def _build(frames: Mapping[str, pl.DataFrame], *, name: str, folder: Path, finge
         titles=pl.concat([pl.Series([""]), item["title"]]).rename("title"),
         contents=pl.concat([pl.Series([""]), comment["content"]]).rename("content"),
         tags=tags if (tags != "").any() else None,
-        inter_user=ids_of(inter["user_id"], users),
+        inter_user=watcher.result(),
         inter_item=inter_item,
         inter_time=inter_time,
-        cinter_user=ids_of(cinter["user_id"], users),
+        cinter_user=reactor.result(),
         cinter_item=cinter_item,
         cinter_comment=cinter_comment,
         cinter_time=cinter_time,
         comment_item=comment_item,
-        comment_user=padded_first(ids_of(comment["user_id"], users), np.int32(0)),
+        comment_user=padded_first(author.result(), np.int32(0)),
         comment_time=padded_first(comment["timestamp"].fill_null(-np.inf).to_numpy(), -np.inf),
         comment_is_reply=padded_first((comment["parent_id"] != "").to_numpy(), np.False_),
         item_time=item_time(upload, (inter_item, inter_time), (cinter_item, cinter_time)),
