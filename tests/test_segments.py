@@ -49,3 +49,19 @@ def test_a_timeline_knows_what_has_nothing_before_it():
     assert line.item.tolist() == [1, 2, 3, 0, 4, 5] and line.user.tolist() == [1, 1, 1, 3, 4, 4]
     assert line.offsets.tolist() == [0, 0, 3, 3, 4, 6, 6]
     assert line.first_end().tolist() == [0, 2, 3, 4, 6, 6]
+    assert line.before_events(np.array([2, 4, 5])).tolist() == [2, 4, 4]
+    assert line.before_events(np.array([2, 5])).tolist() == line.before(np.array([1, 4]), np.array([2.0, 5])).tolist()
+
+
+def test_what_ended_before_each_event_is_what_a_search_from_the_event_finds():
+    rng = np.random.default_rng(0)
+    n_users = 9
+    user, time = rng.integers(0, n_users, 80).astype(np.int32), np.sort(rng.integers(0, 30, 80)).astype(np.float64)
+    line = Timeline.of(user, np.zeros(80, np.int32), time, n_users)
+    for entries in (0, 1, 60):
+        users, ends = rng.integers(0, n_users, entries), rng.integers(0, 32, entries).astype(np.float64)
+        order = np.lexsort((ends, users))
+        users, ends = users[order], ends[order]
+        offsets = offsets_of(users, n_users)
+        expected = search_segments(ends, offsets[line.user], offsets[line.user + 1], line.time)
+        assert np.array_equal(line.ended_before(users, ends), expected)

@@ -165,7 +165,7 @@ class JointDataset(SequentialDataset):
         self._describe_fields(self.joint.tables)
         self.user_feat = None
         self.item_feat = item_features(self, self.joint.tables, self._columns_of("item"))
-        self._select(np.arange(len(self._instances)))
+        self._select(np.arange(len(self._instances), dtype=np.int32))
         self.feat_name_list = ["inter_feat", "item_feat"]
 
     def _joint_data(self, folder: Path) -> JointData:
@@ -228,8 +228,8 @@ class JointDataset(SequentialDataset):
     def flat_columns(self) -> dict[str, torch.Tensor]:
         """`user_id`, `item_id`, `timestamp` and `item_length` of all rows: int64[N], times float64."""
         line = self.joint.tables.timeline
-        user, item, time = self._instances.at(self.rows)
-        lengths = np.minimum(line.before(user, time) - line.offsets[user], self.joint.max_videos)
+        user, item, time, history_end, _ = self._instances.at(self.rows)
+        lengths = np.minimum(history_end - line.offsets[user], self.joint.max_videos)
         return {
             self.uid_field: torch.from_numpy(user.astype(np.int64)),
             self.iid_field: torch.from_numpy(item.astype(np.int64)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ class Targets:
     user: NDArray[np.int32]  # [B]
     item: NDArray[np.int32]
     time: NDArray[np.float64]
-    history_end: NDArray[np.int64]  # its video history ends before this event of the timeline
-    record_end: NDArray[np.int64]  # its comment history ends before this record
+    history_end: NDArray[np.integer[Any]]  # as in `Moments`
+    record_end: NDArray[np.integer[Any]]
     positives: NDArray[np.int32]  # [B, Kt] 0-padded
 
     def __len__(self) -> int:

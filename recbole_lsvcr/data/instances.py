@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,16 @@ from recbole_lsvcr.data.layouts import Timeline
 
 Kind = Literal["video", "comment"]
 KINDS: tuple[Kind, ...] = ("video", "comment")
-Events = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]  # users, videos, times: [B] each
+
+
+class Moments(NamedTuple):
+    """Users and videos at times `[B]`, and where the users' histories end then."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    time: NDArray[np.float64]
+    history_end: NDArray[np.integer[Any]]  # the video history ends before this event of the timeline
+    record_end: NDArray[np.integer[Any]]  # the comment history ends before this record
 
 
 @dataclass(frozen=True)
@@ -26,14 +35,16 @@ class VideoInstances:
     timeline: Timeline
     event: NDArray[np.int32]  # [V] the target's place in the timeline
     phase: NDArray[np.int8]
+    record_end: NDArray[np.int32]  # [I] the comment history of every event of the timeline ends before this record
 
     def __len__(self) -> int:
         return len(self.event)
 
-    def at(self, rows: np.ndarray) -> Events:
-        """Users, videos and times of the instances `rows`."""
+    def at(self, rows: np.ndarray) -> Moments:
+        """When and for whom the instances `rows` `[B]` are."""
         line, event = self.timeline, self.event[rows]
-        return line.user[event], line.item[event], line.time[event]
+        ends = line.before_events(event), self.record_end[event]
+        return Moments(line.user[event], line.item[event], line.time[event], *ends)
 
     @cached_property
     def user(self) -> NDArray[np.int32]:
@@ -56,14 +67,17 @@ class CommentInstances:
     item: NDArray[np.int32]
     time: NDArray[np.float64]
     phase: NDArray[np.int8]
+    history_end: NDArray[np.int64]  # the video history ends before this event of the timeline
+    record_end: NDArray[np.int64]  # the comment history ends before this record
     record: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.record)
 
-    def at(self, rows: np.ndarray) -> Events:
-        """Users, videos and times of the instances `rows`."""
-        return self.user[rows], self.item[rows], self.time[rows]
+    def at(self, rows: np.ndarray) -> Moments:
+        """When and for whom the instances `rows` `[B]` are."""
+        columns = self.user, self.item, self.time, self.history_end, self.record_end
+        return Moments(*(column[rows] for column in columns))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from recbole_lsvcr.data.comment_timeline import CommentTimeline
 from recbole_lsvcr.data.histories import Histories, Targets
-from recbole_lsvcr.data.instances import KINDS, CommentInstances, Events, InstanceBatch, Kind, VideoInstances
+from recbole_lsvcr.data.instances import KINDS, CommentInstances, InstanceBatch, Kind, Moments, VideoInstances
 from recbole_lsvcr.data.layouts import Pool
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import build_records
@@ -60,14 +60,16 @@ class JointData:
 
         with ThreadPoolExecutor(2) as beside:  # videos beside comments; NumPy computes most of it side by side
             pool = beside.submit(lambda: tables.pool)
-            find_videos = beside.submit(self._video_instances)
+            find_videos = beside.submit(self._video_events)
             self.records = build_records(tables, self.record_gap, self.split.boundaries)
             self.comments = self._comment_instances()
             train_events = self.comments.phase[self.records.event_record] == TRAIN
             pool.result()
             self._popular = PopularComments(tables, train_events)
-            self.videos, train_videos = find_videos.result()
+            video_events, video_phases, train_videos = find_videos.result()
         self._timeline = line = tables.timeline
+        record_ends = line.ended_before(self.records.user, self.records.end)
+        self.videos = VideoInstances(line, video_events, video_phases, record_ends)
         if not isinstance(split, Split):
             self._check_phases(split)
         self.train_item_count = count_marked(line.item, train_videos, self.n_items)
@@ -113,9 +115,11 @@ class JointData:
         `items` `[B]` are the target videos (0 if unknown) or the videos being watched, `positives` `[B, Kt]` comments
         that must not be shown as popular.
         """
+        users, times = np.asarray(users, np.int32), np.asarray(times, np.float64)
+        ends = self._timeline.before(users, times), self.records.visible_end(users, times)
+        moments = Moments(users, np.asarray(items, np.int32), times, *ends)
         empty = np.zeros((len(users), 1), np.int32)
-        events = np.asarray(users, np.int32), np.asarray(items, np.int32), np.asarray(times, np.float64)
-        targets = self._targets_at(kind, events, empty if positives is None else np.asarray(positives, np.int32))
+        targets = Targets(kind, *moments, empty if positives is None else np.asarray(positives, np.int32))
         return self._histories.assemble(targets, _generator(training, rng))
 
     def popular(
@@ -194,18 +198,19 @@ class JointData:
             raise ConfigError(f"instances of kind {kind!r} are not known; accepted are {', '.join(KINDS)}")
         return self.videos if kind == "video" else self.comments
 
-    def _video_instances(self) -> tuple[VideoInstances, NDArray[np.bool_]]:
-        """All video instances, and which events of the timeline are training interactions."""
+    def _video_events(self) -> tuple[NDArray[np.int32], NDArray[np.int8], NDArray[np.bool_]]:
+        """The events of the timeline `[V]` that are targets and their phases; which events `[I]` are for training."""
         line = self.tables.timeline
         target = np.ones(len(line.time), bool)
         target[expand(line.offsets[:-1], line.first_end())[1]] = False
-        phase = self.split.phases(line.user[target], line.time[target])
-        if self.split.kind == "time":
+        if self.split.kind == "time":  # the other instances decide nothing
+            phase = self.split.phases(line.user, line.time)[target]
             training = line.time < self.split.valid_start
         else:
+            phase = self.split.phases(line.user[target], line.time[target])
             training = np.ones(len(target), bool)
             training[target] = phase == TRAIN
-        return VideoInstances(line, np.arange(len(target), dtype=np.int32)[target], phase), training
+        return np.arange(len(target), dtype=np.int32)[target], phase, training
 
     def _comment_instances(self) -> CommentInstances:
         records = self.records
@@ -218,6 +223,8 @@ class JointData:
             item=records.item,
             time=records.start,
             phase=phase,
+            history_end=self.tables.timeline.before(records.user, records.start),
+            record_end=records.visible_end(records.user, records.start),
             record=np.arange(len(records)),
         )
 
@@ -248,19 +255,7 @@ class JointData:
 
     def _targets(self, kind: Kind, rows: np.ndarray) -> Targets:
         record = self.comments.record[rows] if kind == "comment" else None
-        return self._targets_at(kind, self._instances(kind).at(rows), self._target_comments(record, len(rows)))
-
-    def _targets_at(self, kind: Kind, events: Events, positives: NDArray[np.int32]) -> Targets:
-        users, items, times = events
-        return Targets(
-            kind,
-            user=users,
-            item=items,
-            time=times,
-            history_end=self._timeline.before(users, times),
-            record_end=self.records.visible_end(users, times),
-            positives=positives,
-        )
+        return Targets(kind, *self._instances(kind).at(rows), self._target_comments(record, len(rows)))
 
 
 def _generator(training: bool, rng: np.random.Generator | None) -> np.random.Generator | None:

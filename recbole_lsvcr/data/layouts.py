@@ -31,6 +31,22 @@ class Timeline:
         """One past the last event of each user strictly before the user's time."""
         return search_segments(self.time, self.offsets[users], self.offsets[users + 1], times)
 
+    def before_events(self, events: np.ndarray) -> NDArray[np.int64]:
+        """`before` for the users and times of events that are not their user's first; nearly all are the event's."""
+        end = np.array(events, np.int64)
+        tied = np.flatnonzero((self.time[end - 1] == self.time[end]) & (self.user[end - 1] == self.user[end]))
+        if len(tied):
+            end[tied] = self.before(self.user[end[tied]], self.time[end[tied]])
+        return end
+
+    def ended_before(self, users: np.ndarray, times: np.ndarray) -> NDArray[np.int32]:
+        """`[I]` one past the last of the entries `(user, time)`, sorted so, of each event's user strictly before it.
+
+        One search per entry, not per event, of which there are many more.
+        """
+        place = search_segments(self.time, self.offsets[users], self.offsets[users + 1], times, side="right")
+        return np.repeat(np.arange(len(place) + 1, dtype=np.int32), np.diff(place, prepend=0, append=len(self.time)))
+
     def first_end(self) -> NDArray[np.int64]:
         """`[n_users]` one past each user's first event and those at the same time: these have none before them."""
         begin, end = self.offsets[:-1], self.offsets[1:]
