@@ -455,6 +455,16 @@ def test_the_tools_do_not_mind_it_and_replacing_the_data_removes_it(tmp_path: Pa
     assert not _manifest(folder).exists()
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_a_file_that_cannot_be_read_has_a_message(folder: Path, monkeypatch: pytest.MonkeyPatch, on: bool):
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache, "sha256_file", refuse)
+    with pytest.raises(DataError, match=rf"cannot read .*{NAME}\.inter: Permission denied"):
+        Tables.load(folder, cache=on)
+
+
 def test_small_data_have_no_cache_and_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = _write(tmp_path / NAME)
     Tables.load(folder)

@@ -34,6 +34,7 @@ import numpy as np
 import polars as pl
 
 from dataset_tools.files import sha256_file, write_json
+from recbole_lsvcr.errors import DataError
 from recbole_lsvcr.folders import exclusive
 
 FORMAT = 2  # of the cache; any other is made anew
@@ -132,10 +133,16 @@ class DataCache:
         return sum(state[0] for state in self._states().values() if state) >= SMALLEST
 
     def fingerprint(self) -> str:
-        """One hash for all files that are read; the bytes decide, not what a metadata file says of them."""
+        """One hash for all files that are read; the bytes decide, not what a metadata file says of them.
+
+        Raises `DataError` for a file that cannot be read.
+        """
         now, states = time.time_ns(), self._states()
         if self._hashed is None or self._hashed.states != states:
-            hashes = [(name, sha256_file(self.sources[name])) for name, state in states.items() if state]
+            try:
+                hashes = [(name, sha256_file(self.sources[name])) for name, state in states.items() if state]
+            except OSError as error:
+                raise DataError(f"cannot read {error.filename}: {_reason(error)}") from error
             self._hashed = _Hashed(states, fingerprint_of(hashes), now)
         return self._hashed.fingerprint
 
