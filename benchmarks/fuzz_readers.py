@@ -733,9 +733,10 @@ def youtube_files(rng: random.Random, raw: Path) -> None:
 def fuzz_youtube(rng: random.Random, folder: Path) -> None:
     raw, stage = emptied(folder / "raw"), FakeStage(folder)
     youtube_files(rng, raw)
-    for path in youtube.list_files([raw]):
-        for tables, _ in youtube._read(path, stage.problems, None):
-            clean_rows("item", tables["item"], stage.problems)
+    files = youtube.list_files([raw])
+    with Reading(stage, files) as reading:  # type: ignore[arg-type]
+        for path in files:
+            reading.take_values(path, youtube._rows)
 
 
 EXPRESSIONS = [

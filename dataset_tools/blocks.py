@@ -1,9 +1,10 @@
-"""Any CSV, TSV, JSON-lines or Parquet file in bounded memory: block by block, with the line of every row."""
+"""Any CSV, TSV, JSON-lines or Parquet file in bounded memory: block by block, with the line of every row or value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -12,13 +13,15 @@ from dataset_tools.delimited import read_delimited
 from dataset_tools.dialect import open_table
 from dataset_tools.errors import DataToolError
 from dataset_tools.json_blocks import read_json_blocks
+from dataset_tools.json_values import Values, read_json_values
 from dataset_tools.problems import Problems
 from dataset_tools.raw_files import PACKED, Block, Choice, Position, Request, Stream
 
-__all__ = ["FORMATS", "Block", "Choice", "Position", "columns_of", "read_blocks"]
+__all__ = ["FORMATS", "Block", "Choice", "Position", "Values", "columns_of", "read_blocks", "read_values"]
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FORMATS |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
+Part = TypeVar("Part")
 # What Polars raises for a Parquet file that is none or damaged; it panics at some damages.
 _DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError)
 _FIRST_ROWS = 1 << 12  # of a Parquet file, to learn how large its rows are
@@ -92,12 +95,31 @@ def read_blocks(
     )
 
 
+def read_values(
+    path: Path,
+    problems: Problems,
+    *,
+    file: int | None = None,
+    start: Position = Position(),  # noqa: B008
+    block_bytes: int = 8 << 20,
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[Values]:
+    """The values of a JSON file, plain or packed, whatever its name; all else as for JSON lines in `read_blocks`.
+
+    A list, be it of a line or the whole document, counts as its elements.
+    """
+    if file is None:
+        file = problems.open_file(str(path))
+    request = Request(path, (), (), problems, file, start, block_bytes)
+    return _read_text(path, advance, lambda stream: read_json_values(request, stream))
+
+
 def _read_text(
-    path: Path, advance: Callable[[int], object] | None, blocks: Callable[[Stream], Iterator[Block]]
-) -> Iterator[Block]:
+    path: Path, advance: Callable[[int], object] | None, read: Callable[[Stream], Iterator[Part]]
+) -> Iterator[Part]:
     try:
         with open(path, "rb") as raw:
-            yield from blocks(Stream(path, raw, advance))
+            yield from read(Stream(path, raw, advance))
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -167,5 +189,6 @@ def _kind(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: BaseException) -> DataToolError:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = next(iter(reason.splitlines()), type(error).__name__)
     return DataToolError(f"cannot read {path}: {first}")

@@ -24,7 +24,7 @@ import polars as pl
 from dataset_tools.ahead import ahead
 from dataset_tools.dialect import RECORD_LIMIT, Dialect, Lines, is_open, open_table
 from dataset_tools.errors import DataToolError
-from dataset_tools.json_files import fault_of
+from dataset_tools.json_values import fault_of
 from dataset_tools.raw_files import Block, Position, Request, Stream
 from dataset_tools.utf8 import bad_records, is_utf8, utf8_error
 

@@ -1,114 +1,31 @@
-"""JSON lines of any size, block by block, with the line of every value; or one JSON document, item by item."""
+"""The blocks of a JSON file: columns looked up in its values."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from dataset_tools.errors import DataToolError
-from dataset_tools.json_files import fault_of, is_json_lines, parse_json
-from dataset_tools.raw_files import BOM, Block, Position, Request, Stream
+from dataset_tools.json_values import fault_of, read_json_values
+from dataset_tools.raw_files import Block, Request, Stream
 from dataset_tools.text import replace_surrogates
 
-DOCUMENT_LIMIT = 512 << 20  # bytes of a JSON document, or of a line
 _ABSENT = object()  # a key that a JSON object does not have, unlike one that is null
 
 
 def read_json_blocks(request: Request, stream: Stream) -> Iterator[Block]:
     """The blocks of a JSON file; see `blocks.read_blocks`."""
-    head, lines = _head(stream)
-    if not lines:
-        request.add_damage(stream)
-        if not stream.damage:
-            request.problems.add("empty file", request.file, None)
-        return
     table = _Table(request)
-    if is_json_lines(lines):
-        position = request.start if request.start.offset else Position(len(BOM) if head.startswith(BOM) else 0)
-        stream.unread(head)
-        stream.skip(position.offset)
-        yield from _read_lines(stream, table, position)
-    else:
-        request.problems.units[request.file] = "item"
-        stream.unread(head.removeprefix(BOM))
-        yield from _read_document(stream, table)
+    for values in read_json_values(request, stream):
+        frame, left_out = request.choose(table.frame(values.parts))
+        if frame.height or left_out:
+            yield Block(frame, replace(values.position, seen=tuple(sorted(table.seen))), left_out)
     if table.given or request.start.offset:
         request.demand(sorted(table.seen))
-
-
-def _head(stream: Stream) -> tuple[bytes, list[bytes]]:
-    """The first bytes of a file with, if it has so many, its first two lines that are not blank."""
-    head = b""
-    while True:
-        more = stream.read(max(1 << 16, len(head)))
-        head += more
-        lines = [line for line in head.removeprefix(BOM).split(b"\n")[: None if not more else -1] if line.strip()]
-        if not more or len(lines) > 1 or len(head) > DOCUMENT_LIMIT:
-            return head, lines[:2] or [line for line in [head] if line.strip()]
-
-
-def _read_lines(stream: Stream, table: _Table, position: Position) -> Iterator[Block]:
-    request, rest, ended = table.request, b"", False
-    while not ended:
-        more = stream.read(max(request.block_bytes, len(rest)))
-        rest, ended = rest + more, not more
-        end = rest.rfind(b"\n") + 1
-        if ended and not stream.damage:
-            end = len(rest)
-        lines = rest[:end].removesuffix(b"\n").split(b"\n") if end else []
-        longest = max((*map(len, lines), len(rest) - end))
-        if longest > DOCUMENT_LIMIT:
-            at = next((at for at, line in enumerate(lines) if len(line) > DOCUMENT_LIMIT), len(lines))
-            place = f"{request.path}, line {position.line + at:,}"
-            raise DataToolError(f"{place}: a line of more than {DOCUMENT_LIMIT:,} bytes")
-        rest = rest[end:]
-        frame = table.frame(_values(lines, position.line, table))
-        position = Position(position.offset + end, position.line + len(lines), tuple(sorted(table.seen)))
-        frame, left_out = request.choose(frame)
-        if frame.height or left_out:
-            yield Block(frame, position, left_out)
-    request.add_damage(stream)
-
-
-def _values(lines: Iterable[bytes], first: int, table: _Table) -> Iterator[tuple[Any, int]]:
-    for number, line in enumerate(lines, start=first):
-        if not line.strip():
-            continue
-        value = parse_json(line)
-        if isinstance(value, Exception):
-            table.request.problems.add(*fault_of(value, table.request.file, number))
-        elif isinstance(value, list):
-            yield from ((part, number) for part in value)
-        else:
-            yield value, number
-
-
-def _read_document(stream: Stream, table: _Table) -> Iterator[Block]:
-    request = table.request
-    content = stream.read(DOCUMENT_LIMIT + 1)
-    if stream.damage:
-        request.add_damage(stream)
-        return
-    if len(content) > DOCUMENT_LIMIT:
-        raise DataToolError(
-            f"{request.path} is one JSON document of more than {DOCUMENT_LIMIT:,} bytes; write one value per line"
-        )
-    value = parse_json(content)
-    if isinstance(value, Exception):
-        request.problems.add(*fault_of(value, request.file, None))
-        return
-    items = value if isinstance(value, list) else [value]
-    step = max(1, request.block_bytes * len(items) // len(content))
-    for at in range(request.start.offset, len(items), step):
-        part = items[at : at + step]
-        frame = table.frame(zip(part, range(at + 1, at + 1 + len(part)), strict=True))
-        frame, left_out = request.choose(frame)
-        if frame.height or left_out:
-            yield Block(frame, Position(at + len(part), at + 1 + len(part), tuple(sorted(table.seen))), left_out)
 
 
 class _Table:

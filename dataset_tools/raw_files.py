@@ -56,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Request:
-    """What `blocks.read_blocks` was asked for, with the file's index in `problems`."""
+    """What `blocks.read_blocks` or `blocks.read_values` was asked for, with the file's index in `problems`."""
 
     path: Path
     columns: Sequence[str]
@@ -79,6 +79,11 @@ class Request:
         if stream.damage:
             self.problems.add(stream.damage[0], self.file, None, stream.damage[1])
 
+    def check_line(self, number: int) -> None:
+        """`DataToolError` beyond line 4,294,967,295."""
+        if number > _LAST_LINE:
+            raise DataToolError(f"{self.path} has more than {_LAST_LINE:,} lines; split it")
+
     def choose(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """The rows that are wanted, and how many are not."""
         if self.choice is None:
@@ -87,9 +92,9 @@ class Request:
         return frame.filter(accepted), int((~accepted).sum())
 
     def with_places(self, frame: pl.DataFrame, lines: np.ndarray) -> pl.DataFrame:
-        """`frame` with `_file` and `_line`; `DataToolError` beyond line 4,294,967,295."""
-        if len(lines) and int(lines[-1]) > _LAST_LINE:
-            raise DataToolError(f"{self.path} has more than {_LAST_LINE:,} lines; split it")
+        """`frame` with `_file` and `_line`."""
+        if len(lines):
+            self.check_line(int(lines[-1]))
         places = pl.DataFrame({"_line": lines.astype(np.uint32)}).select(
             _file=pl.lit(self.file, pl.UInt32), _line="_line"
         )

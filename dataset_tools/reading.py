@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import polars as pl
 from tqdm import tqdm
 
 from dataset_tools.ahead import ahead
-from dataset_tools.blocks import Block, Position, read_blocks
+from dataset_tools.blocks import Block, Position, Values, read_blocks, read_values
 from dataset_tools.problems import Problems
 from dataset_tools.schema import TIME_RANGE
 from dataset_tools.stage import Rows, Stage
@@ -25,6 +25,8 @@ _LARGE = 256 << 20  # bytes of raw files from which on an estimate is worth a li
 _AFTER = 64 << 20  # bytes read before it is made
 _ENOUGH = 1 << 15  # rows to be worth the work on a block
 _MOST_PARTS = 16  # blocks of the file in one
+
+Made = TypeVar("Made")
 
 
 class Reading:
@@ -67,24 +69,52 @@ class Reading:
         """Stage what `rows` makes of each block of a file; `layout` as for `read_blocks`. `key` tells readings of one
         file apart; None: it is read once. A file without a row is a fault, unless it `may_be_empty`.
         """
+
+        def read(found: Problems, **place: Any) -> Iterator[tuple[Block, Position]]:
+            blocks = read_blocks(path, columns, found, advance=self._advance, **place, **layout)
+            return ((block, block.position) for block in _together(blocks))
+
+        self._take(key or str(path), path, read, rows, may_be_empty=may_be_empty)
+
+    def take_values(self, path: Path, rows: Callable[[Values, Problems], Mapping[str, pl.DataFrame]]) -> None:
+        """Stage what `rows` makes of the values of a JSON file, some at a time, recording faults in the `Problems`
+        given. It runs in the thread that reads. A file without a row is no fault.
+        """
+
+        def read(found: Problems, **place: Any) -> Iterator[tuple[Mapping[str, pl.DataFrame], Position]]:
+            for values in read_values(path, found, advance=self._advance, **place):
+                yield rows(values, found), values.position
+
+        self._take(str(path), path, read, lambda tables: tables, may_be_empty=True)
+
+    def _take(
+        self,
+        unit: str,
+        path: Path,
+        read: Callable[..., Iterable[tuple[Made, Position]]],
+        rows: Callable[[Made], Mapping[str, pl.DataFrame]],
+        *,
+        may_be_empty: bool,
+    ) -> None:
+        """Stage the `rows` of what `read` makes, ahead of them, in `Problems` from the index of a `file` (None: it is
+        not open) and a `start` on, with the position after each."""
         problems = self.stage.problems
 
-        def read(position: Mapping[str, Any] | None) -> Iterator[Rows]:
+        def resume(position: Mapping[str, Any] | None) -> Iterator[Rows]:
             file = problems.files.index(str(path)) if str(path) in problems.files else None
             start = Position() if position is None else Position(**position)
             self._bar.set_description(path.name)
             empty, found = position is None and not may_be_empty, problems.fork()
-            blocks = read_blocks(path, columns, found, file=file, start=start, advance=self._advance, **layout)
-            for block, faults in ahead(_with_faults(_together(blocks), found)):
+            for made, faults in ahead(_with_faults(read(found, file=file, start=start), found)):
                 problems.absorb(faults)
-                if block is not None:
-                    yield rows(block), asdict(block.position)
+                if made is not None:
+                    yield rows(made[0]), asdict(made[1])
                     empty = False
                     self._estimate()
             if empty and all(found.file != str(path) for found in problems.violations()):
                 problems.add("file without a row", problems.files.index(str(path)), None)
 
-        self.stage.take(key or str(path), read)
+        self.stage.take(unit, resume)
 
     def _advance(self, size: int) -> None:
         self._read += size
@@ -104,10 +134,10 @@ class Reading:
         )
 
 
-def _with_faults(blocks: Iterable[Block], found: Problems) -> Iterator[tuple[Block | None, Problems]]:
-    """Each block with what was found until it was read; at the end what was found after the last."""
-    for block in blocks:
-        yield block, found.drain()
+def _with_faults(parts: Iterable[Made], found: Problems) -> Iterator[tuple[Made | None, Problems]]:
+    """Each part with what was found until it was read; at the end what was found after the last."""
+    for part in parts:
+        yield part, found.drain()
     yield None, found.drain()
 
 

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from dataset_tools.blocks import Values
 from dataset_tools.convert import Conversion, add_options, conversion, machine_of, options_of
 from dataset_tools.engine import Engine
 from dataset_tools.errors import DataToolError
-from dataset_tools.json_files import SUFFIXES, list_files, read_documents
 from dataset_tools.problems import Problems
-from dataset_tools.stage import Rows
+from dataset_tools.raw_files import PACKED
+from dataset_tools.reading import Reading
 from dataset_tools.text import replace_surrogates
 from dataset_tools.times import iso_seconds
 
 HELP = "YouTube Data API v3 dumps (videos, commentThreads, comments)"
 EXAMPLE = "lsvcr-data youtube dumps/ dataset/mychannel --min-user-inter 5 --min-item-inter 5"
-_ROWS_PER_BLOCK = 50_000
+SUFFIXES = tuple(f".{kind}{packed}" for kind in ("json", "jsonl", "ndjson") for packed in ("", *PACKED))
 _PLACE = {"_inline": pl.Boolean, "_file": pl.UInt32, "_line": pl.UInt32}
 _VIDEO = {"item_id": pl.String, "title": pl.String, "tags": pl.List(pl.String), "author_id": pl.String}
 _VIDEO |= {"category": pl.String, "duration": pl.String, "upload_time": pl.String}
@@ -60,26 +60,42 @@ def run(args: argparse.Namespace) -> int:
         machine=machine_of(args),
         overwrite=args.overwrite,
     ) as work:
-        for path in files:
-            work.stage.take(str(path), partial(_read, path, work.problems))
+        with Reading(work.stage, files) as reading:
+            for path in files:
+                reading.take_values(path, _rows)
+        for name, rows in _tables(_Rows(_VIDEO), _Rows(_COMMENT)).items():
+            work.stage.add(name, rows)  # for a dump that has none
         work.finish(lambda engine: _derive(engine, work, keep_owner=args.keep_owner))
     return 0
 
 
-def _read(path: Path, problems: Problems, _: object) -> Iterator[Rows]:
-    """The videos (`item`) and comments (`said`) of a dump, in source order."""
+def list_files(raw: list[Path]) -> list[Path]:
+    """The files named and, sorted, those in the folders named; `DataToolError` if there is none."""
+    files: list[Path] = []
+    for path in raw:
+        if not path.exists():
+            raise DataToolError(f"{path} does not exist; give files or folders of {', '.join(SUFFIXES)}")
+        inside = (
+            sorted(child for child in path.rglob("*") if child.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+        )
+        if not inside:
+            raise DataToolError(f"{path} holds no file of {', '.join(SUFFIXES)}")
+        files += inside
+    return files
+
+
+def _rows(values: Values, problems: Problems) -> dict[str, pl.DataFrame]:
+    """The videos (`item`) and comments (`said`) among some values, in source order."""
     videos, comments = _Rows(_VIDEO), _Rows(_COMMENT)
-    for value, file, line in read_documents([path], problems):
+    for value, line in values.parts:
         for resource in _resources(value):
             try:
-                _take(resource, (file, line), videos, comments)
+                _take(resource, (values.file, line), videos, comments)
             except _UnknownResourceError as error:
-                problems.add("not a video, comment thread or comment", file, line, str(error))
+                problems.add("not a video, comment thread or comment", values.file, line, str(error))
             except (KeyError, TypeError, AttributeError) as error:
-                problems.add("resource without what the API always gives", file, line, str(error))
-        if len(videos.rows) + len(comments.rows) >= _ROWS_PER_BLOCK:
-            yield _tables(videos, comments), None
-    yield _tables(videos, comments), None
+                problems.add("resource without what the API always gives", values.file, line, str(error))
+    return {name: rows for name, rows in _tables(videos, comments).items() if rows.height}
 
 
 def _tables(videos: _Rows, comments: _Rows) -> dict[str, pl.DataFrame]:
@@ -170,9 +186,7 @@ class _Rows:
         self.rows.append(row)
 
     def frame(self) -> pl.DataFrame:
-        """The rows, which are then forgotten."""
-        rows, self.rows = self.rows, []
-        return pl.DataFrame(rows, schema=self.schema, orient="row")
+        return pl.DataFrame(self.rows, schema=self.schema, orient="row")
 
 
 def _resources(value: Any) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataset_tools import blocks as blocks_module
-from dataset_tools import delimited, dialect, json_blocks
+from dataset_tools import delimited, dialect, json_values
 from dataset_tools.blocks import Block, Position, columns_of, read_blocks
 from dataset_tools.errors import DataToolError
 from dataset_tools.problems import Problems
@@ -428,7 +428,7 @@ def test_a_json_document(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(read_bytes(folder, content[:-2], ["a"], name="t.json")[1]) == [
         "text that is not JSON (is the file cut short?)"
     ]
-    monkeypatch.setattr(json_blocks, "DOCUMENT_LIMIT", 100)
+    monkeypatch.setattr(json_values, "DOCUMENT_LIMIT", 100)
     with pytest.raises(DataToolError, match="one JSON document of more than 100 bytes"):
         read_bytes(folder, content, ["a"], name="t.json")
     long_line = b'{"a": 1}\n{"a": 2}\n{"a": "' + b"x" * 100 + b'"}\n{"a": 3}\n'

@@ -5,72 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from slow_conversion import convert, meta_of
+from youtube_files import T0, Rows, channel, comment, spoken, thousand, video, write_lines
 
 from dataset_tools import youtube
 from dataset_tools.__main__ import main
+from dataset_tools.blocks import read_values
 from dataset_tools.check import check
 from dataset_tools.problems import Problems
 from dataset_tools.schema import read_atomic
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "youtube-bvgm"
-Rows = list[dict[str, Any]]
-
-
-def video(name: str, at: str = "2020-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
-    snippet = {"title": f"Title {name}", "channelId": "OWNER", "publishedAt": at, "categoryId": "20", **more}
-    return {"kind": "youtube#video", "id": name, "snippet": snippet}
-
-
-def comment(name: str, author: str | None, at: str, text: str = "hm", **more: Any) -> dict[str, Any]:
-    snippet: dict[str, Any] = {"textDisplay": text, "publishedAt": at, "likeCount": 2, **more}
-    if author is not None:
-        snippet["authorChannelId"] = {"value": author}
-    return {"kind": "youtube#comment", "id": name, "snippet": snippet}
-
-
-def thread(top: dict[str, Any], on: str, *replies: dict[str, Any]) -> dict[str, Any]:
-    snippet = {"videoId": on, "topLevelComment": top, "totalReplyCount": len(replies)}
-    for reply in replies:
-        reply["snippet"]["parentId"] = top["id"]
-    more = {"replies": {"comments": list(replies)}} if replies else {}
-    return {"kind": "youtube#commentThread", "id": top["id"], "snippet": snippet, **more}
-
-
-def channel() -> tuple[Rows, Rows]:
-    """Two videos. T1: a writes, b replies, a replies to itself, the owner replies. T2: the owner writes, b replies."""
-    videos = [video("v1", tags=["game music", "ost"]), video("v2"), video("v3")]
-    threads = [
-        thread(
-            comment("T1", "a", "2020-01-02T00:00:00Z", textOriginal='say "hi"\n\ud800 😀'),
-            "v1",
-            comment("T1.1", "b", "2020-01-02T00:00:10.500Z"),
-            comment("T1.2", "a", "2020-01-02T00:00:20Z"),
-            comment("T1.3", "OWNER", "2020-01-02T00:00:30Z"),
-        ),
-        thread(
-            comment("T2", "OWNER", "2020-01-01T00:00:05Z"),
-            "v2",
-            comment("T2.1", "b", "2020-01-01T12:00:00Z"),
-        ),
-        thread(comment("T3", None, "2020-01-03T00:00:00Z"), "v2"),
-    ]
-    return videos, threads
-
-
-T0 = 1577836800.0  # 2020-01-01T00:00:00Z
 DAY = 86_400.0
-
-
-def write_lines(path: Path, rows: Rows) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def dump(folder: Path) -> Path:
@@ -238,23 +188,9 @@ def test_a_folder_without_dumps_is_one_message(tmp_path: Path, capsys: pytest.Ca
     assert "found 3 videos and 0 comments; a data set needs both" in capsys.readouterr().err
 
 
-def spoken(k: int) -> tuple[str, str, int, int | None]:
-    """Author, video, time and parent of comment k of a thousand: those with k % 5 == 4 reply to comment k - 4, the rest
-    begin threads. Author 0 owns the videos, author 7 is not told; times are all different and in no order."""
-    parent = k - 4 if k % 5 == 4 else None
-    return f"a{k % 13}", f"v{(k if parent is None else parent) % 11}", int(T0) + 60 * (389 * k % 1000), parent
-
-
 def test_a_thousand_comments_counted_by_hand(tmp_path: Path) -> None:
-    def told(k: int) -> dict[str, Any]:
-        author, _, at, _ = spoken(k)
-        when = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-        return comment(f"c{k}", None if author == "a7" else author, when, f"text {k}")
-
-    videos = [{**video(f"v{v}"), "snippet": {**video(f"v{v}")["snippet"], "channelId": "a0"}} for v in range(12)]
-    tops = [k for k in range(1000) if spoken(k)[3] is None]
-    assert len(tops) == 800
-    threads = [thread(told(k), spoken(k)[1], *[told(k + 4)] * (k % 5 == 0)) for k in tops]
+    videos, threads = thousand()
+    assert (len(videos), len(threads)) == (12, 800)
     write_lines(tmp_path / "raw" / "videos.jsonl", videos)
     write_lines(tmp_path / "raw" / "threads.jsonl", threads)
     got = convert("youtube", tmp_path / "raw", tmp_path / "x")
@@ -274,6 +210,7 @@ def test_a_thousand_comments_counted_by_hand(tmp_path: Path) -> None:
     replies = [row for row in in_time if row[4] is not None and row[0] not in by_owner | to_owner | nobody]
     # Replies never have their parent's author: k and k - 4 differ modulo 13.
     assert got["cinter"][1:] == [(a, f"c{p}", on, str(at), "0", "1") for _, a, on, at, p in replies]
+    tops = [k for k in range(1000) if spoken(k)[3] is None]
     kept = [k for top in tops for k in ((top, top + 4) if top % 5 == 0 else (top,)) if k not in by_owner | to_owner]
     assert got["comment"][1:] == [
         (
@@ -332,7 +269,8 @@ def test_deep_nesting_is_a_fault_at_its_line(tmp_path: Path) -> None:
             lines = [video("v1"), {"kind": "DEEP"}, {**video("v2"), "id": "DEEP"}]
             path.write_text("".join(json.dumps(line).replace('"DEEP"', deep) + "\n" for line in lines))
             problems = Problems()
-            rows = sum(tables["item"].height for tables, _ in youtube._read(path, problems, None))
+            tables = [youtube._rows(values, problems) for values in read_values(path, problems)]
+            rows = sum(table["item"].height for table in tables if "item" in table)
             assert rows + sum(problems.totals().values()) == 3
 
 
