@@ -97,10 +97,11 @@ def _read_lines(request: Request, stream: Stream, position: Position) -> Iterato
             place = f"{request.path}, line {position.line + at:,}"
             raise DataToolError(f"{place}: a line of more than {DOCUMENT_LIMIT:,} bytes")
         rest = rest[end:]
-        parts = _parsed(lines, position.line, request)
-        position = Position(position.offset + end, position.line + len(lines))
-        request.check_line(position.line - 1)
-        yield Values(parts, request.file, position)
+        if lines:
+            parts = _parsed(lines, position.line, request)
+            position = Position(position.offset + end, position.line + len(lines))
+            request.check_line(position.line - 1)
+            yield Values(parts, request.file, position)
     request.add_damage(stream)
 
 
