@@ -406,7 +406,8 @@ def fuzz_jsonl(rng: random.Random, folder: Path) -> None:
     path.write_bytes(content)
     rows, faults, message = same_for_every_size(path, columns, rng, optional=columns)
     flat = content.count(b"[") + content.count(b"{") < 300  # how deep the parser goes hangs on who calls it
-    expected = slow_json(content, columns) if content.strip() and flat and len(content) <= _LONG else None
+    some = content.removeprefix(b"\xef\xbb\xbf").strip()
+    expected = slow_json(content, columns) if some and flat and len(content) <= _LONG else None
     if expected is None or message:
         return
     got = [row for row in rows]

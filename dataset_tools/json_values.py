@@ -79,7 +79,7 @@ def _head(stream: Stream) -> tuple[bytes, list[bytes]]:
         head += more
         lines = [line for line in head.removeprefix(BOM).split(b"\n")[: None if not more else -1] if line.strip()]
         if not more or len(lines) > 1 or len(head) > DOCUMENT_LIMIT:
-            return head, lines[:2] or [line for line in [head] if line.strip()]
+            return head, lines[:2] or [line for line in [head.removeprefix(BOM)] if line.strip()]
 
 
 def _read_lines(request: Request, stream: Stream, position: Position) -> Iterator[Values]:

@@ -387,7 +387,8 @@ def test_json_lines_lack_a_column(folder: Path) -> None:
         assert read(folder / "t.jsonl", ["a"], start=block.position)[0] == [
             (None, line) for line in range(block.position.line, 4)
         ]
-    assert read_bytes(folder, b"", ["a"], name="t.jsonl") == ([], {"empty file": ()}, [])
+    for nothing in (b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf \n\n"):
+        assert read_bytes(folder, nothing, ["a"], name="t.jsonl") == ([], {"empty file": ()}, [])
     assert read_bytes(folder, b'[1]\n{"a', ["a"], name="t.jsonl")[:2] == (
         [],
         {
