@@ -53,7 +53,7 @@ def read_blocks(
     quoted: bool = True,
     header: Sequence[str] | None = None,
     start: Position = Position(),  # noqa: B008
-    block_bytes: int = 8 << 20,
+    block_bytes: int = 16 << 20,
     advance: Callable[[int], object] | None = None,
     optional: Collection[str] = (),
     choice: Choice | None = None,

@@ -252,9 +252,8 @@ class _Table:
     def _joined(self, data: bytes, starts: np.ndarray, ends: np.ndarray, good: np.ndarray) -> bytes:
         """The bytes of the records that are good, after the header."""
         edges = np.flatnonzero(np.diff(good.astype(np.int8), prepend=0, append=0))
-        view = memoryview(data)
-        runs = zip(starts[edges[0::2]].tolist(), (ends[edges[1::2] - 1] + 1).tolist(), strict=True)
-        return b"".join([self._header, *(view[start:end] for start, end in runs)])
+        runs = map(slice, starts[edges[0::2]].tolist(), (ends[edges[1::2] - 1] + 1).tolist())
+        return self._header + b"".join(map(data.__getitem__, runs))
 
     def _polars(self, text: bytes, names: Sequence[str], rows: int, *, quoted: bool) -> pl.DataFrame | None:
         """Some columns of `text`, header and all, as Polars reads them; None if it does not find so many rows."""

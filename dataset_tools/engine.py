@@ -257,6 +257,12 @@ class StoredTable:
         return self.engine.number(f"SELECT count(*) FROM {self.suffix}")
 
     @cached_property
+    def normal(self) -> frozenset[str]:
+        """The text columns that the contract knows: the stage has normalised them."""
+        known = ATOMIC_FILES[self.suffix].fields
+        return frozenset(name for name, dtype in self.schema.items() if name in known and dtype == pl.String)
+
+    @cached_property
     def whole(self) -> frozenset[str]:
         """Numeric columns that hold whole numbers below 2^53 only."""
         names = [name for name, dtype in self.schema.items() if dtype == pl.Float64]

@@ -12,6 +12,10 @@ _MISSING = "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A
 LOST_IDS = frozenset(_MISSING.split("|")) | {"[PAD]"}
 
 
+# What `normalise` changes: blanks at the ends, two blanks, any other white space or control character.
+_NOT_NORMAL = r"^ | $|  |[\p{Cc}\s&&[^ ]]"
+
+
 def replace_surrogates(text: str) -> str:
     """Lone surrogates (legal in JSON, not in UTF-8) become U+FFFD; needed before a text can enter Polars."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
@@ -34,7 +38,7 @@ def is_blank(column: pl.Expr) -> pl.Expr:
 
 def is_usable_id(column: pl.Expr) -> pl.Expr:
     """True where an id survives our files and RecBole's reader: not empty, no `NA` and the like, already normal."""
-    return (column != "") & (column == normalise(column)) & ~column.is_in(list(LOST_IDS))
+    return (column != "") & ~column.str.contains(_NOT_NORMAL) & ~column.is_in(list(LOST_IDS))
 
 
 def without_lost(column: pl.Expr) -> pl.Expr:

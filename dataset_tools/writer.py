@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +52,10 @@ class Table(Protocol):
         """Rows."""
 
     @property
+    def normal(self) -> Collection[str]:
+        """Text columns that are normalised already."""
+
+    @property
     def whole(self) -> frozenset[str]:
         """Float64 columns that hold whole numbers below 2^53 only."""
 
@@ -70,6 +74,7 @@ class FrameTable:
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self.frame, self.schema, self.height = frame, frame.schema, frame.height
+        self.normal: Collection[str] = ()
 
     @property
     def whole(self) -> frozenset[str]:
@@ -165,7 +170,11 @@ class AtomicRows:
     def write(self, path: Path, progress: tqdm) -> None:
         """Write the file."""
         whole, digest = self.table.whole, hashlib.sha256()
-        columns = [_as_text(self.table.schema, name, kind, whole) for name, kind in self.types.items()]
+        normal = set(self.table.normal)
+        columns = [
+            pl.col(name) if name in normal else _as_text(self.table.schema, name, kind, whole)
+            for name, kind in self.types.items()
+        ]
         with open(path, "wb") as handle:
 
             def put(content: bytes | memoryview) -> None:
