@@ -48,7 +48,7 @@ class Reading:
         if not self._silent:
             free = shutil.disk_usage(self.stage.folder).free
             again = ", going on where an earlier run stopped" if self.stage.resumed else ""
-            _say(f"reading {_gb(self._total)} of raw files{again}; {_gb(free)} are free for temporary files")
+            _say(f"reading {_size(self._total)} of raw files{again}; {_size(free)} are free for temporary files")
         return self
 
     def __exit__(
@@ -129,7 +129,7 @@ class Reading:
         seconds = (time.monotonic() - self._started) * (share - 1)
         staged = sum(path.stat().st_size for path in self.stage.folder.glob("*.parquet"))
         _say(
-            f"reading will take about {max(round(seconds / 60), 1)} more min and {_gb(staged * share)} of temporary "
+            f"reading will take about {_duration(seconds)} more and {_size(staged * share)} of temporary "
             "files; sorting and writing come after it"
         )
 
@@ -177,5 +177,9 @@ def _say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
