@@ -25,7 +25,7 @@ from dataset_tools.ahead import ahead
 from dataset_tools.dialect import RECORD_LIMIT, Dialect, Lines, is_open, open_table
 from dataset_tools.errors import DataToolError
 from dataset_tools.json_values import fault_of
-from dataset_tools.raw_files import Block, Position, Request, Stream
+from dataset_tools.raw_files import Block, Choice, Position, Request, Stream
 from dataset_tools.utf8 import bad_records, is_utf8, utf8_error
 
 WIDTH = "row of the wrong width (is the file cut short, a quote not doubled?)"
@@ -176,7 +176,7 @@ class _Table:
         frame = None
         if choice is None:
             frame = self._polars(text, list(self._wanted), len(lines), quoted=False)
-        elif (deciding := self._polars(text, choice.columns, len(lines), quoted=False)) is not None:
+        elif (deciding := self._deciding(text, choice, len(lines))) is not None:
             accepted = choice.accepts(self._request.with_places(deciding, lines), faults)
             left_out = int((~accepted).sum())
             kept = accepted.fill_null(False).to_numpy()
@@ -187,6 +187,14 @@ class _Table:
             return pl.concat([frame for frame, _ in parts]), sum(left_out for _, left_out in parts)
         self._problems.absorb(faults)
         return self._request.with_places(frame, lines), left_out
+
+    def _deciding(self, text: bytes, choice: Choice, rows: int) -> pl.DataFrame | None:
+        """The columns by which a choice decides."""
+        if choice.numbers:
+            frame = self._polars(text, choice.columns, rows, quoted=False, dtype=pl.Float64)
+            if frame is not None and all(frame[name].is_finite().fill_null(False).all() for name in choice.columns):
+                return frame
+        return self._polars(text, choice.columns, rows, quoted=False)
 
     def _chosen(self, frame: pl.DataFrame, lines: np.ndarray, faults: Sequence[tuple[int, Fault]]) -> Rows:
         for line, fault in faults:
@@ -255,10 +263,13 @@ class _Table:
         runs = map(slice, starts[edges[0::2]].tolist(), (ends[edges[1::2] - 1] + 1).tolist())
         return self._header + b"".join(map(data.__getitem__, runs))
 
-    def _polars(self, text: bytes, names: Sequence[str], rows: int, *, quoted: bool) -> pl.DataFrame | None:
-        """Some columns of `text`, header and all, as Polars reads them; None if it does not find so many rows."""
+    def _polars(
+        self, text: bytes, names: Sequence[str], rows: int, *, quoted: bool, dtype: type[pl.DataType] = pl.String
+    ) -> pl.DataFrame | None:
+        """Some columns of `text`, header and all, as Polars reads them; None if it does not find so many rows, or a
+        value that is not of the type."""
         if not rows or not names:
-            return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+            return pl.DataFrame(schema=dict.fromkeys(names, dtype))
         places = {name: self._wanted[name] for name in names}
         try:
             frame = pl.read_csv(
@@ -266,7 +277,7 @@ class _Table:
                 columns=sorted(places.values()),
                 separator=self._dialect.separator,
                 quote_char='"' if quoted else None,
-                schema={str(column): pl.String for column in range(self._width)},
+                schema={str(column): dtype for column in range(self._width)},
                 empty_string_is_null=False,
             )
         except pl.exceptions.PolarsError:

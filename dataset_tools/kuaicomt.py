@@ -153,7 +153,7 @@ def _choice(rule: RowExpression) -> Choice:
         accepted = rule.accepts(numbers)
         return accepted if sound.all() else pl.select(pl.when(sound).then(accepted)).to_series()
 
-    return Choice(rule.columns, accepts)
+    return Choice(rule.columns, accepts, numbers=True)
 
 
 class Chosen:

@@ -21,6 +21,7 @@ from dataset_tools.ahead import ahead
 from dataset_tools.blocks import Block, Choice, Position, read_blocks
 from dataset_tools.problems import Problems
 from dataset_tools.reading import _together
+from dataset_tools.rules import numbers_of
 
 CELL = st.sampled_from(["0", "1", "2", "x", "", "a,b", 'say "hi"', "two\nlines", "x^", "評", "\ufeff", "\r"])
 ROWS = st.lists(st.tuples(CELL, CELL, st.sampled_from(["0", "1", "?"])), min_size=1, max_size=12)
@@ -116,6 +117,39 @@ def test_a_block_of_which_nothing_is_left_still_moves_on(tmp_path: Path) -> None
     rows, left_out, _, blocks = read(tmp_path / "t.csv", 12)
     assert rows == [] and left_out == 30 and len(blocks) > 5
     assert blocks[-1].position == Position(9 + 180, 32)
+
+
+NUMBER = st.one_of(
+    st.sampled_from(
+        ["", " ", "5.", ".5", "+5", " 5", "5 ", "1e5", "0x1", "1_0", "inf", "NaN", "1e400", "1e-400", "-0", "NA"]
+    ),
+    st.text("0123456789+-.eE_ \u00a0x", max_size=6),
+    st.floats().map(repr),
+    st.integers(-(2**63), 2**63).map(str),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(values=st.lists(NUMBER, min_size=1, max_size=4))
+def test_a_rule_over_numbers_sees_them_however_they_are_read(folder: Path, values: list[str]) -> None:
+    """Numbers of a block are read by Polars' CSV reader where all are finite, one by one from text elsewhere."""
+    found = []
+    for quoted in (False, True):  # a quoted row has the block read as text
+        text = "".join(f"x,{value}\n" for value in values) + ('"x",1\n' if quoted else "")
+        (folder / "n.csv").write_text("a,flag\n" + text)
+        problems = Problems()
+        seen: list[float | None] = []
+
+        def accepts(rows: pl.DataFrame, problems: Problems, seen: list[float | None] = seen) -> pl.Series:
+            numbers, sound = numbers_of(rows, ["flag"], problems)
+            seen += [number if good else None for number, good in zip(numbers["flag"], sound, strict=True)]
+            return pl.select(pl.when(sound).then(numbers["flag"] > 0)).to_series()
+
+        choice = Choice(["flag"], accepts, numbers=True)
+        blocks = list(read_blocks(folder / "n.csv", ["a", "flag"], problems, choice=choice))
+        kept = [row for block in blocks for row in block.frame.rows()]
+        found.append((seen[: len(values)], kept[: len(kept) - quoted], problems.totals()))
+    assert found[0] == found[1]
 
 
 # ------------------------------------------------------------------ small blocks together
