@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from interruptions import WORK, Interrupting, interrupt
 from kuaicomt_files import put, thousand
 from slow_conversion import as_text, kuaicomt, same, written
 
@@ -24,7 +25,6 @@ from dataset_tools.blocks import read_blocks
 from dataset_tools.stage import Stage
 
 BLOCK = 30_000  # bytes: three blocks of impressions, two of comments
-WORK = ".x.converting"
 
 
 @pytest.fixture(scope="module")
@@ -57,42 +57,19 @@ def every_block_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_ENOUGH", 1)
 
 
-class Interrupting:
-    """`read_blocks` in small blocks, with Ctrl-C after block number `after` (never if negative)."""
-
-    def __init__(self, after: int = -1) -> None:
-        self.after, self.given = after, 0
-        self.lines: list[int] = []  # where each reading began
-
-    def __call__(self, *args: Any, **options: Any) -> Iterator[Any]:
-        if "start" in options:
-            self.lines.append(options["start"].line)
-        for block in read_blocks(*args, **{"block_bytes": BLOCK, **options}):
-            yield block
-            self.given += 1
-            if self.given == self.after:
-                raise KeyboardInterrupt
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, raw: Path, parent: Path, after: int, *options: str) -> Interrupting:
-    """A conversion stopped by Ctrl-C after a block, and the reader for the next one."""
-    monkeypatch.setattr(reading, "read_blocks", Interrupting(after))
-    assert main(["kuaicomt", str(raw), str(parent / "x"), *options]) == 130
-    assert [path.name for path in parent.iterdir() if path != raw] == [WORK]
-    monkeypatch.setattr(reading, "read_blocks", reader := Interrupting())
-    return reader
+READER = Interrupting("read_blocks", BLOCK)
 
 
 def test_a_conversion_goes_on_after_every_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    monkeypatch.setattr(reading, "read_blocks", every := Interrupting())
+    every = READER.use(monkeypatch)
     assert convert(raw, tmp_path) == undisturbed
     assert every.given >= 9 and every.lines == [1] * 5
     begun = set()
     for after in range(1, every.given + 1):
         shutil.rmtree(tmp_path / "x")
-        again = interrupt(monkeypatch, raw, tmp_path, after)
+        again = interrupt(monkeypatch, READER, after, "kuaicomt", str(raw), str(tmp_path / "x"))
         assert convert(raw, tmp_path) == undisturbed
         begun |= set(again.lines)
         assert len(again.lines) < 5 or again.lines[0] > 1 or after < 3
@@ -114,7 +91,7 @@ def test_interrupted_twice_and_with_faults(
         assert f"3 × {name}" in told
     shutil.rmtree(tmp_path / "x")
     for after in (4, 3, 2):
-        interrupt(monkeypatch, raw, tmp_path, after)
+        interrupt(monkeypatch, READER, after, "kuaicomt", str(raw), str(tmp_path / "x"))
     capsys.readouterr()
     assert convert(raw, tmp_path, "--on-error", "skip") == expected
     assert capsys.readouterr().err == told
@@ -123,7 +100,7 @@ def test_interrupted_twice_and_with_faults(
 @pytest.mark.parametrize("change", ["longer", "newer", "rule", "source"])
 def test_another_job_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, change: str) -> None:
     mine = shutil.copytree(raw, tmp_path / "raw")
-    again = interrupt(monkeypatch, mine, tmp_path, 8)
+    again = interrupt(monkeypatch, READER, 8, "kuaicomt", str(mine), str(tmp_path / "x"))
     options = ["--positive", "long_view"] if change == "rule" else []
     path = mine / "user_video_inter.csv"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -147,7 +124,7 @@ def test_another_job_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_choices_made_after_reading_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, undisturbed: dict[str, bytes], options: list[str]
 ) -> None:
-    again = interrupt(monkeypatch, raw, tmp_path, 8, *options)
+    again = interrupt(monkeypatch, READER, 8, "kuaicomt", str(raw), str(tmp_path / "x"), *options)
     assert convert(raw, tmp_path) == undisturbed and len(again.lines) < 5
 
 
@@ -328,7 +305,7 @@ def test_the_data_do_not_depend_on_the_machine(
 def test_an_interruption_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    interrupt(monkeypatch, raw, tmp_path, 3)
+    interrupt(monkeypatch, READER, 3, "kuaicomt", str(raw), str(tmp_path / "x"))
     assert capsys.readouterr().err == (
         "lsvcr-data kuaicomt: interrupted, nothing was written; the same command goes on where it stopped, by"
         f" {tmp_path / WORK}\n"
@@ -340,11 +317,11 @@ def test_data_sets_of_one_name_share_a_temporary_folder(
 ) -> None:
     temporary = ["--temp", str(tmp_path / "temporary" / "mine")]
     for parent in ("a", "b"):
-        monkeypatch.setattr(reading, "read_blocks", Interrupting(4))
+        READER.use(monkeypatch, 4)
         assert main(["kuaicomt", str(raw), str(tmp_path / parent / "x"), *temporary]) == 130
     assert len(list((tmp_path / "temporary" / "mine").iterdir())) == 2
     for parent in ("a", "b"):
-        monkeypatch.setattr(reading, "read_blocks", again := Interrupting())
+        again = READER.use(monkeypatch)
         assert main(["kuaicomt", str(raw), str(tmp_path / parent / "x"), *temporary]) == 0
         assert again.lines[0] > 1 and content(tmp_path / parent / "x") == undisturbed
     assert list((tmp_path / "temporary" / "mine").iterdir()) == []

@@ -9,23 +9,23 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from interruptions import WORK, Interrupting, interrupt
 from youtube_files import Rows, channel, comment, thousand, video, write_lines
 
-from dataset_tools import json_values, reading
+from dataset_tools import json_values
 from dataset_tools.__main__ import main
-from dataset_tools.blocks import Position, Values, read_values
+from dataset_tools.blocks import read_values
 from dataset_tools.check import check
 from dataset_tools.problems import Problems
 from dataset_tools.schema import read_atomic
 
 BLOCK = 40_000  # bytes: one block of videos, a dozen of threads
-WORK = ".x.converting"
 
 
 def lines_of(rows: Rows) -> bytes:
@@ -90,29 +90,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return whole
 
 
-class Interrupting:
-    """`read_values` in small blocks, with Ctrl-C after block number `after` (never if negative)."""
-
-    def __init__(self, after: int = -1) -> None:
-        self.after, self.given = after, 0
-        self.starts: list[Position] = []  # where each reading began
-
-    def __call__(self, *args: Any, **options: Any) -> Iterator[Values]:
-        self.starts.append(options["start"])
-        for values in read_values(*args, **{"block_bytes": BLOCK, **options}):
-            yield values
-            self.given += 1
-            if self.given == self.after:
-                raise KeyboardInterrupt
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, raw: Path, parent: Path, after: int, *options: str) -> Interrupting:
-    """A conversion stopped by Ctrl-C after a block, and the reader for the next one."""
-    monkeypatch.setattr(reading, "read_values", Interrupting(after))
-    assert main(["youtube", str(raw), str(parent / "x"), *options]) == 130
-    assert [path.name for path in parent.iterdir() if path != raw] == [WORK]
-    monkeypatch.setattr(reading, "read_values", reader := Interrupting())
-    return reader
+READER = Interrupting("read_values", BLOCK)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -122,7 +100,7 @@ def test_a_dump_goes_on_after_every_block(
     raw = put(tmp_path / "raw", form)
     assert convert(raw, tmp_path) == undisturbed
     shutil.rmtree(tmp_path / "x")
-    monkeypatch.setattr(reading, "read_values", every := Interrupting())
+    every = READER.use(monkeypatch)
     assert convert(raw, tmp_path) == undisturbed
     assert [start.line for start in every.starts] == [1, 1]
     few = {"list on a line": 2, "response lines": 3}
@@ -130,7 +108,7 @@ def test_a_dump_goes_on_after_every_block(
     begun = []
     for after in range(1, every.given + 1, 1 if form == "lines" else 3):
         shutil.rmtree(tmp_path / "x")
-        again = interrupt(monkeypatch, raw, tmp_path, after)
+        again = interrupt(monkeypatch, READER, after, "youtube", str(raw), str(tmp_path / "x"))
         assert convert(raw, tmp_path) == undisturbed
         begun.append(again.starts[0])
         assert again.given == every.given - after
@@ -173,7 +151,7 @@ def test_interrupted_again_and_again_with_faults(
         assert f"{name} {places}" in told
     shutil.rmtree(tmp_path / "x")
     for after in (3, 2, 1):
-        interrupt(monkeypatch, raw, tmp_path, after, "--on-error", "skip")
+        interrupt(monkeypatch, READER, after, "youtube", str(raw), str(tmp_path / "x"), "--on-error", "skip")
     capsys.readouterr()
     assert convert(raw, tmp_path, "--on-error", "skip") == expected
     assert capsys.readouterr().err == told
@@ -205,7 +183,7 @@ def test_a_killed_conversion_goes_on(
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (tmp_path / "x").exists() and (tmp_path / WORK).exists()
-    monkeypatch.setattr(reading, "read_values", again := Interrupting())
+    again = READER.use(monkeypatch)
     assert convert(raw, tmp_path) == undisturbed
     assert any(start.line > 1 for start in again.starts[:1]) == inside
 
