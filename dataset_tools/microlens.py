@@ -169,14 +169,15 @@ def _derive(engine: Engine, work: Conversion) -> None:
     )
     alone = "SELECT _row FROM remark ANTI JOIN pair USING (user_id, item_id)"
     engine.fault("said", alone, "comment whose user and video are no row of the pairs", ["user", "item"])
-    engine.derive(
-        "comment",
-        "SELECT 'c' || (r._row + 1) AS comment_id, r.user_id, r.item_id, p.timestamp, r.content, r._file, r._line"
+    engine.run(
+        "CREATE TABLE placed AS"
+        " SELECT 'c' || (r._row + 1) AS comment_id, r.user_id, r.item_id, p.timestamp, r.content, r._file, r._line"
         " FROM remark r JOIN pair p ON p.user_id = r.user_id AND p.item_id = r.item_id AND p.nth = least(r.nth, p.rows)"
-        " ORDER BY r._row",
+        " ORDER BY r._row"
     )
+    engine.derive("comment", "SELECT * FROM placed ORDER BY rowid")
     columns = "comment_id, user_id, item_id, timestamp, _file, _line"
-    engine.derive("cinter", f"SELECT {columns} FROM comment ORDER BY _row")
+    engine.derive("cinter", f"SELECT {columns} FROM placed ORDER BY rowid")
 
 
 def _id(name: str, column: str | None = None) -> pl.Expr:

@@ -195,3 +195,14 @@ def test_a_title_may_be_its_own_number(tmp_path: Path) -> None:
     (raw / "m_title_en.csv").write_text("1,1\n2,Two\n")
     assert main(["microlens", str(raw), str(tmp_path / "x")]) == 0
     assert written(tmp_path / "x")["item"][1:] == [("1", "1"), ("2", "Two")]
+
+
+def test_comments_that_are_all_of_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw := tmp_path / "raw").mkdir()
+    (raw / "m_pairs.csv").write_text("user,item,timestamp\nu,1,1583000000\n")
+    (raw / "m_titles.csv").write_text("item,title\n1,One\n2,Two\n")
+    (raw / "m_comment_en.txt").write_text("u\t2\tlost\n")
+    assert main(["microlens", str(raw), str(tmp_path / "x"), "--on-error", "skip"]) == 0
+    assert "1 × comment whose user and video are no row of the pairs" in capsys.readouterr().err
+    made = written(tmp_path / "x")
+    assert len(made["inter"]) == 2 and len(made["comment"]) == len(made["cinter"]) == 1 and not check(tmp_path / "x")
