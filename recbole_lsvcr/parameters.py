@@ -280,6 +280,26 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
         _one_of("all", "seen"),
         "whether the training softmax offers videos that never occur in training",
     ),
+    Parameter("attribute_size", "an integer >= 1", _at_least(1), "columns of `hidden_size` for each attribute (DMT)"),
+    Parameter("decoder_layers", "an integer >= 1", _at_least(1), "layers in which a candidate asks a history (DMT)"),
+    Parameter("n_experts", "an integer >= 1", _at_least(1), "experts of the mixture (DMT)"),
+    Parameter("expert_sizes", "a list of integers >= 1", _list_of(_at_least(1)), "layer sizes of an expert (DMT)"),
+    Parameter("tower_size", "an integer >= 1", _at_least(1), "hidden size between the mixture and the logit (DMT)"),
+    Parameter(
+        "train_loss",
+        "bce, softmax",
+        _one_of("bce", "softmax"),
+        "binary cross-entropy of a positive and its negatives, or the softmax over them (DMT)",
+    ),
+    Parameter(
+        "video_negatives", "an integer >= 1", _at_least(1), "negatives drawn for each positive in training (DMT)"
+    ),
+    Parameter(
+        "pairs_at_once",
+        "an integer >= 1",
+        _at_least(1),
+        "instances times candidates in memory at a time in evaluation; changes no score (DMT)",
+    ),
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in (*PARAMETERS, *MODEL_PARAMETERS)}
@@ -307,7 +327,7 @@ def main(arguments: list[str]) -> int:
     from recbole_lsvcr.plugin import properties_dir
 
     file = Path(arguments[0])
-    files = ("overall", "model/LSVCRComment", "model/LSVCR")
+    files = ("model/DMT", "overall", "model/LSVCRComment", "model/LSVCR")
     defaults = {key: value for name in files for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
     start, end = "<!-- parameters -->\n", "<!-- /parameters -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(start)

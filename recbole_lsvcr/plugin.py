@@ -55,6 +55,7 @@ class Model:
 MODELS: dict[str, Model] = {
     "LSVCR": Model("recbole_lsvcr.model.lsvcr"),
     "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
+    "DMT": Model("recbole_lsvcr.model.dmt"),
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
     "TextSim": Model("recbole_lsvcr.model.trivial"),

@@ -53,6 +53,15 @@ class RecBoleScorer(_Scorer):
         return torch.cat(scores)
 
 
+class VideoCandidateScorer(RecBoleScorer):
+    """For models of videos with a `score_candidates`: sampled rankings score the stored candidates and no others."""
+
+    def score_candidates(self, batch: InstanceBatch, items: torch.Tensor) -> torch.Tensor:
+        """Scores [B, C] of the videos `items` int64[B, C]; padding has some score, which nobody reads."""
+        interaction = self.dataset.to_interaction(batch).to(self.device)
+        return self.model.score_candidates(interaction, items.to(self.device))
+
+
 class CommentScorer(_Scorer):
     """Adapts `score_candidates`, or the `predict` of RecBole's own context-aware models, to lists of comments."""
 
@@ -72,4 +81,6 @@ class CommentScorer(_Scorer):
 
 def scorer_of(model: Any, dataset: JointDataset, device: torch.device) -> RecBoleScorer | CommentScorer:
     """The scorer of a model for what the data set's instances are."""
-    return (CommentScorer if dataset.kind == "comment" else RecBoleScorer)(model, dataset, device)
+    if dataset.kind == "comment":
+        return CommentScorer(model, dataset, device)
+    return (VideoCandidateScorer if hasattr(model, "score_candidates") else RecBoleScorer)(model, dataset, device)

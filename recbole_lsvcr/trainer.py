@@ -42,6 +42,7 @@ FREE_TO_CHANGE = frozenset(
         "device",
         "worker",
         "eval_batch_size",
+        "pairs_at_once",
         "text_store",
         "text_batch_tokens",
         "log_wandb",

@@ -147,12 +147,13 @@ def test_every_parameter_is_documented_and_has_a_default() -> None:
     video, comment = (read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("LSVCR", "LSVCRComment"))
     from_command_line = {"task", "stage", "output"}
     assert {parameter.name for parameter in PARAMETERS} - from_command_line == set(overall) | {"reads_comments"}
-    assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment}
+    dmt = read_yaml(properties_dir() / "model" / "DMT.yaml")
+    assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment, *dmt}
     shared = set(video) & set(comment) - {"load_col"}
     assert {key: video[key] for key in shared} == {key: comment[key] for key in shared}
-    for name, value in {**overall, **comment, **video}.items():
+    for name, value in [*dmt.items(), *{**overall, **comment, **video}.items()]:
         assert name not in BY_NAME or BY_NAME[name].accepts(value), name
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    assert markdown_table({**overall, **comment, **video}) in readme, (
+    assert markdown_table({**dmt, **overall, **comment, **video}) in readme, (
         "run: python -m recbole_lsvcr.parameters README.md"
     )
