@@ -19,6 +19,7 @@ experts over the answers and the candidate gives its logit. Where this is not th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from logging import getLogger
 from typing import Any, NamedTuple
 
@@ -37,8 +38,17 @@ from recbole_lsvcr.model.shell import require_joint
 LOSSES = ("bce", "softmax")
 
 
+class _MeanEmbedding(nn.Embedding):
+    """The mean of the embeddings of some ids; zero of none."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[N, d] of the ids int64 [N, width], 0-padded."""
+        return F.embedding_bag(ids, self.weight, mode="mean", padding_idx=0)
+
+
 class ItemEmbedding(nn.Module):
-    """The vector of a video (section 3.1): the embeddings of its id and of its attributes, side by side, times √d.
+    """The vector of a video: the embeddings of its id and of its attributes, side by side (the paper's embedding layer),
+    times √d (as in the authors' code).
 
     `attributes` holds for each attribute its ids int64 [n_items, width], 0-padded, and how many different ones there
     are; each takes `attribute_size` of the `hidden_size` columns, the video's id the rest.
@@ -56,17 +66,16 @@ class ItemEmbedding(nn.Module):
             )
         self.scale = hidden_size**0.5
         self.ids = nn.Embedding(n_items, id_size, padding_idx=0)
-        self.attributes = nn.ModuleList(nn.Embedding(count, attribute_size, padding_idx=0) for _, count in attributes)
+        self.attributes = nn.ModuleList(_MeanEmbedding(count, attribute_size, padding_idx=0) for _, count in attributes)
         for number, (values, _) in enumerate(attributes):
             self.register_buffer(f"values_{number}", values, persistent=False)  # [n_items, width]
 
     def forward(self, items: Tensor) -> Tensor:
         """[..., d] of the ids int64 [...]; zero for padding. Each different video is made once."""
         some, place = items.unique(return_inverse=True)
-        parts = [F.embedding(some, self.ids.weight, padding_idx=0)]
+        parts = [self.ids(some)]
         for number, table in enumerate(self.attributes):
-            values = getattr(self, f"values_{number}")[some]
-            parts.append(F.embedding_bag(values, table.weight, mode="mean", padding_idx=0))
+            parts.append(table(getattr(self, f"values_{number}")[some]))
         return table_rows(torch.cat(parts, dim=1) * self.scale, place)
 
 
@@ -78,7 +87,7 @@ class Memory(NamedTuple):
 
 
 class InterestTransformer(nn.Module):
-    """The deep interest transformer of one behaviour (section 3.2).
+    """The deep interest transformer of one behaviour.
 
     Encoder: vectors and learned positions through layers of self-attention, without a causal mask. Decoder: layers in
     which the candidate is the query and the encoder's states are keys and values; its output is the user's interest in
@@ -112,7 +121,7 @@ class InterestTransformer(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """The experts, gate and tower of one task (section 3.3, after Ma et al., KDD 2018): x -> logit.
+    """The experts, gate and tower of one task (MMoE, Ma et al., KDD 2018): x -> logit.
 
     f(x) = Σ_i softmax(G x)_i e_i(x) over the experts, MLPs with ReLU; the logit is an MLP of f(x) with one hidden
     layer.
@@ -127,7 +136,7 @@ class MixtureOfExperts(nn.Module):
     @staticmethod
     def _expert(sizes: Sequence[int], dropout: float) -> nn.Sequential:
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
         return nn.Sequential(*layers)
 
@@ -172,9 +181,7 @@ class DMT(SequentialRecommender):
             "hidden_act": config["hidden_act"],
             "eps": config["layer_norm_eps"],
         }
-        # What a behaviour's history and its length are called in a batch.
-        self.behaviours = ((self.ITEM_SEQ, self.ITEM_SEQ_LEN), ("record_item_list", "record_length"))
-        self.transformers = nn.ModuleList(
+        self.watched, self.commented = (
             InterestTransformer(
                 max_positions=positions,
                 n_layers=config["n_layers"],
@@ -187,7 +194,7 @@ class DMT(SequentialRecommender):
         init_weights(self, config["initializer_range"])
         # The experts keep PyTorch's own first weights: at `initializer_range` a logit would be nothing but its bias.
         self.mixture = MixtureOfExperts(
-            (len(self.behaviours) + 1) * size,
+            3 * size,  # two user vectors and the candidate
             n_experts=config["n_experts"],
             expert_sizes=config["expert_sizes"],
             tower_size=config["tower_size"],
@@ -225,19 +232,19 @@ class DMT(SequentialRecommender):
 
     def encode(self, interaction: Interaction) -> list[Memory]:
         """The memory of every behaviour; what a batch needs once, whatever the candidates."""
-        memories = []
-        for (field, length_field), transformer in zip(self.behaviours, self.transformers, strict=True):
-            length = interaction[length_field]
-            history = interaction[field][:, : max(int(length.max()), 1)]
-            memories.append(transformer.encode(self.items(history), length))
-        return memories
+        return [
+            self._memory(self.watched, interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]),
+            self._memory(self.commented, interaction["record_item_list"], interaction["record_length"]),
+        ]
+
+    def _memory(self, transformer: InterestTransformer, history: Tensor, length: Tensor) -> Memory:
+        longest = max(int(length.max()), 1)
+        return transformer.encode(self.items(history[:, :longest]), length)
 
     def interests(self, memories: Sequence[Memory], candidates: Tensor) -> list[Tensor]:
         """The user vector [B, C, d] of every behaviour under the candidates [B, C, d]."""
-        return [
-            transformer.decode(memory, candidates)
-            for transformer, memory in zip(self.transformers, memories, strict=True)
-        ]
+        watched, commented = memories
+        return [self.watched.decode(watched, candidates), self.commented.decode(commented, candidates)]
 
     def _scores(self, memories: Sequence[Memory], candidates: Tensor) -> Tensor:
         """Logits [B, C] of candidates [B, C, d]: so many columns at a time that no more than `pairs_at_once` pairs of
