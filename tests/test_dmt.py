@@ -239,7 +239,7 @@ def test_some_instances_can_be_learned_by_heart(tiny_config: Make, loss: str) ->
     model = pipeline.Run(tiny_config(**{**SMALL, **STILL, **changes})).trainer().model
     run = pipeline.Run(tiny_config(**SMALL))
     batch = batch_of(run, 0, 40)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     model.train()
     torch.manual_seed(0)
     for _ in range(300):

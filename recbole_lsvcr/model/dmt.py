@@ -47,8 +47,8 @@ class _MeanEmbedding(nn.Embedding):
 
 
 class ItemEmbedding(nn.Module):
-    """The vector of a video: the embeddings of its id and of its attributes, side by side (the paper's embedding layer),
-    times √d (as in the authors' code).
+    """The vector of a video: the embeddings of its id and of its attributes, side by side, as in the paper,
+    times √d, as in the authors' code.
 
     `attributes` holds for each attribute its ids int64 [n_items, width], 0-padded, and how many different ones there
     are; each takes `attribute_size` of the `hidden_size` columns, the video's id the rest.
