@@ -282,7 +282,7 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("attribute_size", "an integer >= 1", _at_least(1), "columns of `hidden_size` for each attribute (DMT)"),
     Parameter("decoder_layers", "an integer >= 1", _at_least(1), "layers in which a candidate asks a history (DMT)"),
-    Parameter("n_experts", "an integer >= 1", _at_least(1), "experts of the mixture (DMT)"),
+    Parameter("n_experts", "an integer >= 1", _at_least(1), "experts of the mixture (DMT), of the adaptor (UniSRec)"),
     Parameter("expert_sizes", "a list of integers >= 1", _list_of(_at_least(1)), "layer sizes of an expert (DMT)"),
     Parameter("tower_size", "an integer >= 1", _at_least(1), "hidden size between the mixture and the logit (DMT)"),
     Parameter(
@@ -300,8 +300,12 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
         _at_least(1),
         "instances times candidates in memory at a time in evaluation; changes no score (DMT)",
     ),
+    Parameter("transductive", "True, False", _is_bool, "UniSRec: add ids to the text; off: text alone (inductive)"),
+    Parameter("adaptor_dropout_prob", "a number from 0 to 1", _between(0, 1), "UniSRec: dropout of text vectors"),
 )
 
+# The files that have their defaults; of several values the last is shown.
+FILES = ("model/DMT", "model/UniSRec", "overall", "model/LSVCRComment", "model/LSVCR")
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in (*PARAMETERS, *MODEL_PARAMETERS)}
 
 
@@ -327,8 +331,7 @@ def main(arguments: list[str]) -> int:
     from recbole_lsvcr.plugin import properties_dir
 
     file = Path(arguments[0])
-    files = ("model/DMT", "overall", "model/LSVCRComment", "model/LSVCR")
-    defaults = {key: value for name in files for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
+    defaults = {key: value for name in FILES for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
     start, end = "<!-- parameters -->\n", "<!-- /parameters -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(start)
     after = rest.partition(end)[2]

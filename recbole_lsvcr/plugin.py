@@ -56,6 +56,7 @@ MODELS: dict[str, Model] = {
     "LSVCR": Model("recbole_lsvcr.model.lsvcr"),
     "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
     "DMT": Model("recbole_lsvcr.model.dmt"),
+    "UniSRec": Model("recbole_lsvcr.model.unisrec"),
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
     "TextSim": Model("recbole_lsvcr.model.trivial"),

@@ -12,7 +12,7 @@ import yaml
 
 from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.parameters import BY_NAME, MODEL_PARAMETERS, PARAMETERS, markdown_table
+from recbole_lsvcr.parameters import BY_NAME, FILES, MODEL_PARAMETERS, PARAMETERS, markdown_table
 from recbole_lsvcr.plugin import properties_dir
 
 SAMPLE = {"dataset": "lsvcr-sample", "output": "out"}
@@ -147,13 +147,13 @@ def test_every_parameter_is_documented_and_has_a_default() -> None:
     video, comment = (read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("LSVCR", "LSVCRComment"))
     from_command_line = {"task", "stage", "output"}
     assert {parameter.name for parameter in PARAMETERS} - from_command_line == set(overall) | {"reads_comments"}
-    dmt = read_yaml(properties_dir() / "model" / "DMT.yaml")
-    assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment, *dmt}
+    others = [read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("DMT", "UniSRec")]
+    assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment}.union(*others)
     shared = set(video) & set(comment) - {"load_col"}
     assert {key: video[key] for key in shared} == {key: comment[key] for key in shared}
-    for name, value in [*dmt.items(), *{**overall, **comment, **video}.items()]:
-        assert name not in BY_NAME or BY_NAME[name].accepts(value), name
+    for defaults in (overall, comment, video, *others):
+        for name, value in defaults.items():
+            assert name not in BY_NAME or BY_NAME[name].accepts(value), name
+    shown = {key: value for name in FILES for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    assert markdown_table({**dmt, **overall, **comment, **video}) in readme, (
-        "run: python -m recbole_lsvcr.parameters README.md"
-    )
+    assert markdown_table(shown) in readme, "run: python -m recbole_lsvcr.parameters README.md"

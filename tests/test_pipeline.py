@@ -154,7 +154,20 @@ def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, t
 
 @pytest.mark.parametrize(
     "model",
-    ["SASRec", "GRU4Rec", "BERT4Rec", "NARM", "Caser", "FDSA", "SASRecText", "DMT", "Popularity", "Newest", "TextSim"],
+    [
+        "SASRec",
+        "GRU4Rec",
+        "BERT4Rec",
+        "NARM",
+        "Caser",
+        "FDSA",
+        "SASRecText",
+        "UniSRec",
+        "DMT",
+        "Popularity",
+        "Newest",
+        "TextSim",
+    ],
 )
 def test_other_models_run_on_the_same_data(tiny_config: Make, tmp_path: Path, model: str) -> None:
     changes: dict[str, Any] = {"selected_features": ["tags"]} if model == "FDSA" else {}
