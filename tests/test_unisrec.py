@@ -122,11 +122,13 @@ def test_what_comes_later_is_not_seen_and_what_came_before_is(make_run: MakeRun)
     rows = (length >= 4).nonzero().squeeze(1)
     early = changed(batch, item_length=torch.full_like(length, 3))
     before = scores_of(net, early)[rows]
-    later, first = items.clone(), items.clone()
+    later = items.clone()
     later[:, 3:] = torch.where(later[:, 3:] > 0, later[:, 3:] % (net.n_items - 1) + 1, 0)
-    first[:, 0] = first[:, 0] % (net.n_items - 1) + 1
     torch.testing.assert_close(scores_of(net, changed(early, item_id_list=later))[rows], before)
-    assert not torch.allclose(scores_of(net, changed(early, item_id_list=first))[rows], before, atol=1e-2)
+    for place in range(3):
+        other = items.clone()
+        other[:, place] = other[:, place] % (net.n_items - 1) + 1
+        assert not torch.allclose(scores_of(net, changed(early, item_id_list=other))[rows], before, atol=1e-2)
 
 
 @pytest.mark.parametrize("transductive", [False, True])
@@ -162,20 +164,32 @@ def test_an_evaluation_makes_the_items_once_and_again_after_a_step(
     torch.testing.assert_close(scores_of(fresh, batch), after)
 
 
-def test_text_alone_places_a_video_and_an_empty_title_scores_zero(make_run: MakeRun) -> None:
-    net, batch = model_of(make_run())
+@pytest.mark.parametrize("transductive", [False, True])
+def test_a_video_unseen_in_training_is_scored_by_its_text_alone(make_run: MakeRun, transductive: bool) -> None:
+    run = make_run(transductive=transductive)
+    net, batch = model_of(run)
+    unseen, other = np.flatnonzero(run.dataset.joint.train_item_count[1:] == 0)[:2] + 1
     before = scores_of(net, batch)
-    with torch.no_grad():
-        net.titles[1], net.titles[2] = net.titles[3].clone(), 0.0
-        net._ranking = None
-    found = scores_of(
-        net, changed(batch, item_id_list=batch["item_id_list"].clamp(min=4) * (batch["item_id_list"] > 0))
-    )
-    torch.testing.assert_close(found[:, 1], found[:, 3])
-    assert not torch.allclose(before[:, 1], before[:, 3], atol=1e-2)
-    assert (found[:, [0, 2]] == 0).all() and torch.isfinite(found).all()
+    net.titles[unseen] = net.titles[other]
+    net._ranking = None
+    found = scores_of(net, batch)
+    torch.testing.assert_close(found[:, unseen], before[:, other])
+    assert before[:, unseen].std() > 0.1 and not torch.allclose(before[:, unseen], before[:, other], atol=1e-2)
+    with torch.no_grad():  # written out
+        sequence = net(batch["item_id_list"], batch["item_length"], net.items())
+        vector = net.adaptor(net.titles[[unseen]])
+    torch.testing.assert_close(found[:, unseen], torch.cosine_similarity(sequence, vector) / 0.07)
+
+
+def test_an_empty_title_has_the_zero_vector(make_run: MakeRun) -> None:
+    net, batch = model_of(make_run())
+    empty = int(batch["item_id_list"][0, 0])
+    net.titles[empty] = 0.0
+    scores = scores_of(net, batch)
+    assert (scores[:, [0, empty]] == 0).all() and torch.isfinite(scores).all()
     with torch.no_grad():  # in training too, whatever noise and dropout draw
-        assert (net.train().items()[[0, 2]] == 0).all()
+        items = net.train().items()
+    assert (items[[0, empty]] == 0).all() and (items != 0).any(dim=1).sum() == net.n_items - 2
 
 
 def test_an_id_that_training_never_saw_takes_no_part(make_run: MakeRun) -> None:
