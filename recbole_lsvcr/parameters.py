@@ -302,10 +302,31 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("transductive", "True, False", _is_bool, "UniSRec: add ids to the text; off: text alone (inductive)"),
     Parameter("adaptor_dropout_prob", "a number from 0 to 1", _between(0, 1), "UniSRec: dropout of text vectors"),
+    Parameter(
+        "max_events",
+        "an integer >= 1, or nothing",
+        _at_least(1),
+        "MBHT: events kept of the merged history; nothing: as many as both histories may have",
+        True,
+    ),
+    Parameter("low_rank", "an integer >= 1", _at_least(1), "MBHT: C, by which keys and values are fewer than events"),
+    Parameter(
+        "scales", "a list of integers >= 1", _list_of(_at_least(1)), "MBHT: the events p1, p2 … of a sub-sequence"
+    ),
+    Parameter("n_hypergraph_layers", "an integer >= 1", _at_least(1), "MBHT: hypergraph convolutions"),
+    Parameter("hyperedge_size", "an integer >= 1", _at_least(1), "MBHT: k, the most events of a semantic hyperedge"),
+    Parameter("metric_channels", "an integer >= 1", _at_least(1), "MBHT: channels of the similarity of videos"),
+    Parameter("mask_ratio", "a number from 0 to 1", _between(0, 1), "MBHT: share of the watched videos masked"),
+    Parameter(
+        "ft_ratio",
+        "a number from 0 to 1",
+        _between(0, 1),
+        "MBHT: share of the training instances in which the target alone is masked, as at inference",
+    ),
 )
 
 # The files that have their defaults; of several values the last is shown.
-FILES = ("model/DMT", "model/UniSRec", "overall", "model/LSVCRComment", "model/LSVCR")
+FILES = ("model/DMT", "model/MBHT", "model/UniSRec", "overall", "model/LSVCRComment", "model/LSVCR")
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in (*PARAMETERS, *MODEL_PARAMETERS)}
 
 

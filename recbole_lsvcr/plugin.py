@@ -57,6 +57,7 @@ MODELS: dict[str, Model] = {
     "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
     "DMT": Model("recbole_lsvcr.model.dmt"),
     "UniSRec": Model("recbole_lsvcr.model.unisrec"),
+    "MBHT": Model("recbole_lsvcr.model.mbht"),
     "Popularity": Model("recbole_lsvcr.model.trivial"),
     "Newest": Model("recbole_lsvcr.model.trivial"),
     "TextSim": Model("recbole_lsvcr.model.trivial"),

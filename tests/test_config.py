@@ -147,7 +147,7 @@ def test_every_parameter_is_documented_and_has_a_default() -> None:
     video, comment = (read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("LSVCR", "LSVCRComment"))
     from_command_line = {"task", "stage", "output"}
     assert {parameter.name for parameter in PARAMETERS} - from_command_line == set(overall) | {"reads_comments"}
-    others = [read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("DMT", "UniSRec")]
+    others = [read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("DMT", "MBHT", "UniSRec")]
     assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment}.union(*others)
     shared = set(video) & set(comment) - {"load_col"}
     assert {key: video[key] for key in shared} == {key: comment[key] for key in shared}

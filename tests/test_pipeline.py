@@ -164,6 +164,7 @@ def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, t
         "SASRecText",
         "UniSRec",
         "DMT",
+        "MBHT",
         "Popularity",
         "Newest",
         "TextSim",

@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType, ModelType, get_model
 
 from recbole_lsvcr.data.comment_negatives import TrainingLists
 from recbole_lsvcr.data.features import item_features
-from recbole_lsvcr.data.instances import CommentInstances, InstanceBatch, Kind, VideoInstances
+from recbole_lsvcr.data.instances import CommentInstances, InstanceBatch, Kind, TimedBatch, VideoInstances
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import PHASES, parse_split
 from recbole_lsvcr.data.tables import Tables
@@ -36,6 +36,8 @@ COMMENT_FIELDS = {
     "record_comment_list": "record_comments",
     "record_length": "record_len",
 }
+# Those that only models reading times use, with attributes of `TimedBatch`.
+TIME_FIELDS = {"video_time_list": "video_times", "record_time_list": "record_times"}
 
 
 class InstanceFeat(Interaction):
@@ -122,7 +124,8 @@ class JointDataset(SequentialDataset):
     phase gives an `Interaction` with `user_id [B]`, `item_id [B]` (the target), `timestamp [B]` (float64 seconds),
     `item_id_list [B, L]`,
     `item_length [B]` and, for models that read comments, `video_comment_list [B, L]`, `record_item_list [B, Lc]`,
-    `record_comment_list [B, Lc, K]`, `record_length [B]`; ids are 0-padded on the right.
+    `record_comment_list [B, Lc, K]`, `record_length [B]`, for those that read times `video_time_list [B, L]` and
+    `record_time_list [B, Lc]` (float64 seconds); ids and times are 0-padded on the right.
 
     For a context-aware model an instance is a comment record, `item_id` the video being watched and `timestamp` the
     record's start. In training a batch has `comment_candidates [B, 1 + train_negative_num]`, a positive and then
@@ -151,6 +154,7 @@ class JointDataset(SequentialDataset):
         model_class = get_model(self.config["model"])
         self.kind: Kind = task_of(model_class)
         self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
+        self.reads_times = bool(getattr(model_class, "reads_times", False))
         self.label_field = self.config["LABEL_FIELD"]
         self._shared_texts: list[
             TextVectors
@@ -179,6 +183,7 @@ class JointDataset(SequentialDataset):
             "max_records": self.config["MAX_RECORD_LIST_LENGTH"] or self.config["MAX_ITEM_LIST_LENGTH"],
             "record_gap": float(self.config["record_gap"] or 86400.0),
             "popular_top": int(self.config["popular_top"] or 3),
+            "times": self.reads_times,
         }
         if other is not None and all(getattr(other, name) == value for name, value in settings.items()):
             return other
@@ -331,6 +336,8 @@ class JointDataset(SequentialDataset):
             columns |= {self.item_seq_field: batch.video_items, self.item_list_length_field: batch.video_len}
         if self.reads_comments:
             columns |= {field: getattr(batch, attribute) for field, attribute in COMMENT_FIELDS.items()}
+        if isinstance(batch, TimedBatch):
+            columns |= {field: getattr(batch, attribute) for field, attribute in TIME_FIELDS.items()}
         return Interaction(
             {
                 field: torch.from_numpy(values if values.dtype == np.float64 else values.astype(np.int64))

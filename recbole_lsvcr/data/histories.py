@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_lsvcr.data.instances import InstanceBatch, Kind
+from recbole_lsvcr.data.instances import InstanceBatch, Kind, TimedBatch
 from recbole_lsvcr.data.layouts import Timeline
 from recbole_lsvcr.data.popular import PopularComments
 from recbole_lsvcr.data.records import Records
@@ -65,20 +65,21 @@ class Histories:
     max_records: int
     record_gap: float
     popular_top: int
+    times: bool = False  # gather `TimedBatch`es
 
     def assemble(self, targets: Targets, rng: np.random.Generator | None) -> InstanceBatch:
         """The batch of `targets`; popular comments are drawn from the top ones with `rng`, or the first without."""
         steps = self.video_steps(targets)
-        column = rank_in_group(steps.row)
+        video_column = rank_in_group(steps.row)
         top = self.popular_of(targets, steps, 1 if rng is None else self.popular_top)
         video_items, video_comments = np.zeros((2, len(targets), self.max_videos), np.int32)
-        video_items[steps.row, column] = self.timeline.item[steps.event]
-        video_comments[steps.row, column] = _pick(top, rng)
+        video_items[steps.row, video_column] = self.timeline.item[steps.event]
+        video_comments[steps.row, video_column] = _pick(top, rng)
         records = self.record_steps(targets)
         record_items = np.zeros((len(targets), self.max_records), np.int32)
         column = rank_in_group(records.row)
         record_items[records.row, column] = self.records.item[records.record]
-        return InstanceBatch(
+        batch = InstanceBatch(
             user=targets.user,
             item=targets.item,
             time=targets.time,
@@ -90,6 +91,12 @@ class Histories:
             record_len=_lengths(records.row, len(targets)),
             target_comments=targets.positives,
         )
+        if not self.times:
+            return batch
+        video_times, record_times = np.zeros(video_items.shape), np.zeros(record_items.shape)
+        video_times[steps.row, video_column] = self.timeline.time[steps.event]
+        record_times[records.row, column] = records.end
+        return TimedBatch(**vars(batch), video_times=video_times, record_times=record_times)
 
     def video_steps(self, targets: Targets) -> VideoSteps:
         """The last `max_videos` events before each target."""

@@ -100,3 +100,11 @@ class InstanceBatch:
 
     def __len__(self) -> int:
         return len(self.user)
+
+
+@dataclass(frozen=True)
+class TimedBatch(InstanceBatch):
+    """A batch that says when the steps of both histories were, for models that merge them; 0 is padding."""
+
+    video_times: NDArray[np.float64]  # [B, Lv]
+    record_times: NDArray[np.float64]  # [B, Lc] each record's last interaction before the instance's time

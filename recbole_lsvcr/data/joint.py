@@ -43,9 +43,10 @@ class JointData:
         max_records: int = 50,
         record_gap: float = 86_400.0,
         popular_top: int = 3,
+        times: bool = False,
     ) -> None:
         """`split` is the value of `eval_args.split` (see `parse_split`), checked to leave no phase empty; a `Split` is
-        taken as it is. `record_gap` in seconds. Raises `ConfigError`.
+        taken as it is. `record_gap` in seconds; `times`: batches are `TimedBatch`es. Raises `ConfigError`.
         """
         for name, value in (("max_videos", max_videos), ("max_records", max_records), ("popular_top", popular_top)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -55,7 +56,7 @@ class JointData:
         self.tables = tables
         self.split = split if isinstance(split, Split) else parse_split(split, tables)
         self.max_videos, self.max_records, self.popular_top = max_videos, max_records, popular_top
-        self.record_gap = float(record_gap)
+        self.record_gap, self.times = float(record_gap), times
         self.n_users, self.n_items, self.n_comments = tables.n_users, tables.n_items, tables.n_comments
 
         with ThreadPoolExecutor(2) as beside:  # videos beside comments; NumPy computes most of it side by side
@@ -83,6 +84,7 @@ class JointData:
             max_records=max_records,
             record_gap=self.record_gap,
             popular_top=popular_top,
+            times=times,
         )
 
     def rows(self, kind: Kind, phase: int) -> NDArray[np.int64]:

@@ -118,6 +118,13 @@ def info_nce(
     return _SoftmaxLoss.apply(query, keys, positive, left_out)
 
 
+def dot_product_loss(query: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of -log softmax(query_i . keys) at `targets` int64 [R]; `query` [R, d], `keys` [M, d], R >= 1."""
+    rows = torch.arange(len(query), device=query.device)
+    positive = (query * table_rows(keys, targets)).sum(dim=-1)
+    return _SoftmaxLoss.apply(query, keys, positive, torch.stack([rows, targets], dim=1))
+
+
 def distinct_target_mask(targets: Tensor) -> Tensor:
     """Mask [B, B] for `info_nce`'s in-batch form: rows with the same target [B] are no negatives of each other."""
     same = targets.unsqueeze(1) == targets.unsqueeze(0)
