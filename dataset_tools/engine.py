@@ -64,12 +64,12 @@ class Engine:
         return tuple(suffix for suffix in SUFFIXES if suffix in self.stage.names)
 
     def frames(self, sql: str) -> Iterator[pl.DataFrame]:
-        """The rows of a query, in its order, block by block."""
+        """The rows of a query, in its order, block by block; one block without a row if there is none."""
         file = self.stage.folder / "query.parquet"
         self.run(f"COPY ({sql}) TO '{_quoted(str(file))}' (FORMAT parquet, COMPRESSION lz4)")
         rows = pl.scan_parquet(file)
         height = rows.select(pl.len()).collect().item()
-        for first in range(0, height, _ROWS_PER_BLOCK):
+        for first in range(0, max(height, 1), _ROWS_PER_BLOCK):
             yield rows.slice(first, _ROWS_PER_BLOCK).collect()
         file.unlink()
 
@@ -78,7 +78,6 @@ class Engine:
         `change`."""
         for rows in self.frames(sql):
             self.stage.add(suffix, change(rows))
-        self.stage.add_empty(suffix)
         self.register(suffix)
 
     def hide(self, suffix: str, name: str) -> None:

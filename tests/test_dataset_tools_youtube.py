@@ -283,3 +283,13 @@ def test_faults_of_many_files_some_without_a_value(tmp_path: Path, capsys: pytes
     assert main(["youtube", str(folder), str(tmp_path / "x")]) == 2
     message = capsys.readouterr().err
     assert "126 faults" in message and "x.jsonl: 1 × comment whose thread, and so its video, is missing" in message
+
+
+def test_comments_of_which_none_can_be_placed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "raw" / "x.jsonl"
+    write_lines(path, [video("v1"), comment("Q.1", "a", "2020-01-01T00:00:00Z", parentId="Q")])
+    assert main(["youtube", str(path), str(tmp_path / "x"), "--on-error", "skip"]) == 2
+    said = capsys.readouterr().err
+    assert "1 × comment whose thread, and so its video, is missing" in said
+    assert "no video interaction is left, nothing was written" in said and "Traceback" not in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["raw"]
