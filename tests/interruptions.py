@@ -15,6 +15,26 @@ from dataset_tools.blocks import Position
 
 WORK = ".x.converting"
 
+# Reads raw files in blocks of so many bytes by a function of `reading`, and is killed at the n-th file that it opens or
+# renames for the data set: python -c KILLED N FUNCTION BYTES SOURCE RAW OUT …
+KILLED = """
+import functools, os, signal, sys
+from dataset_tools import reading
+from dataset_tools.__main__ import main
+left = int(sys.argv[1])
+def count(event, args):
+    global left
+    if event in ("open", "os.rename", "os.chmod") and ".x." in str(args[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+read = getattr(reading, sys.argv[2])
+setattr(reading, sys.argv[2], functools.partial(read, block_bytes=int(sys.argv[3])))
+reading._ENOUGH = 1
+main(sys.argv[4:])
+"""
+
 
 @dataclass
 class Interrupting:

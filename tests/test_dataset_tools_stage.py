@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from interruptions import WORK, Interrupting, interrupt
+from interruptions import KILLED, WORK, Interrupting, interrupt
 from kuaicomt_files import put, thousand
 from slow_conversion import as_text, kuaicomt, same, written
 
@@ -182,27 +182,19 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-KILLED = """
-import functools, os, signal, sys
-from dataset_tools import reading
-from dataset_tools.__main__ import main
-left = int(sys.argv[1])
-def count(event, args):
-    global left
-    if event in ("open", "os.rename", "os.chmod") and ".x." in str(args[0]):
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-reading.read_blocks = functools.partial(reading.read_blocks, block_bytes=30_000)
-reading._ENOUGH = 1
-main(["kuaicomt", *sys.argv[2:]])
-"""
-
-
 @pytest.mark.parametrize("after", [2, 17, 40, 66, 76, 90])  # the last ones while the data set is written
 def test_a_killed_conversion_goes_on(tmp_path: Path, raw: Path, undisturbed: dict[str, bytes], after: int) -> None:
-    command = [sys.executable, "-c", KILLED, str(after), str(raw), str(tmp_path / "x")]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(after),
+        "read_blocks",
+        str(BLOCK),
+        "kuaicomt",
+        str(raw),
+        str(tmp_path / "x"),
+    ]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (tmp_path / "x").exists() and (tmp_path / WORK).exists()

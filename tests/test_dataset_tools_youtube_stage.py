@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from interruptions import WORK, Interrupting, interrupt
+from interruptions import KILLED, WORK, Interrupting, interrupt
 from youtube_files import Rows, channel, comment, thousand, video, write_lines
 
 from dataset_tools import json_values
@@ -157,29 +157,22 @@ def test_interrupted_again_and_again_with_faults(
     assert capsys.readouterr().err == told
 
 
-KILLED = """
-import functools, os, signal, sys
-from dataset_tools import reading
-from dataset_tools.__main__ import main
-left = int(sys.argv[1])
-def count(event, args):
-    global left
-    if event in ("open", "os.rename", "os.chmod") and ".x." in str(args[0]):
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-reading.read_values = functools.partial(reading.read_values, block_bytes=40_000)
-main(["youtube", *sys.argv[2:]])
-"""
-
-
 @pytest.mark.parametrize(("after", "inside"), [(2, False), (12, True), (20, True), (30, True), (60, False)])
 def test_a_killed_conversion_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any], after: int, inside: bool
 ) -> None:
     raw = put(tmp_path / "raw", "zstd")
-    command = [sys.executable, "-c", KILLED, str(after), str(raw), str(tmp_path / "x")]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(after),
+        "read_values",
+        str(BLOCK),
+        "youtube",
+        str(raw),
+        str(tmp_path / "x"),
+    ]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (tmp_path / "x").exists() and (tmp_path / WORK).exists()
