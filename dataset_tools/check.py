@@ -2,7 +2,8 @@
 
 Headers and types, width and quoting of every row, UTF-8, normalised texts, ids that RecBole can read, numbers, times,
 order, unique and foreign keys, empty titles, the SHA-256 of each file in the meta file. A line that cannot be read is
-one violation, and all others are judged. Memory does not grow with the files. Exit status 1 if anything is wrong.
+one violation, and all others are judged. Memory is bounded: files are read in blocks, what needs the whole may use the
+disk. Exit status 1 if anything is wrong.
 """
 
 from __future__ import annotations

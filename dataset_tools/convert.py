@@ -2,7 +2,7 @@
 
 A source stages its rows block by block, per atomic file and with the contract's column names; numbers may still be
 text. Every row says where it comes from in `_file` and `_line` (see `Problems`), rows come in source order. None is
-dropped uncounted. Memory does not grow with the number of rows.
+dropped uncounted. Memory is bounded, whatever the number of rows.
 """
 
 from __future__ import annotations

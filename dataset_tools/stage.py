@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,9 +51,9 @@ class Stage:
     def __enter__(self) -> Self:
         self._made = [parent for parent in self.folder.parents if not parent.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._hold = held(self.folder)
-        if not self._hold.__enter__():
-            self._hold.__exit__(None, None, None)
+        self._hold = ExitStack()
+        if not self._hold.enter_context(held(self.folder)):
+            self._hold.close()
             raise DataToolError(
                 f"another process is converting in {self.folder}; wait for it, or stop it (where none is, the file"
                 " system cannot lock: name another folder with --temp)"
@@ -72,7 +72,7 @@ class Stage:
             with suppress(OSError):  # one that something was written into
                 for parent in self._made:
                     parent.rmdir()
-        self._hold.__exit__(None, None, None)
+        self._hold.close()
 
     @property
     def resumed(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -146,36 +147,42 @@ class MultiHeadAttention(nn.Module):
         return self.output(torch.cat(contexts, dim=-1))
 
 
-class TransformerLayer(nn.Module):
-    """Attention and feed-forward parts, each with dropout, residual and LayerNorm after it (post-LayerNorm).
+class PostNormLayer(nn.Module):
+    """What a Transformer layer does with what was attended to: dropout, residual and LayerNorm after it, and the
+    feed-forward part likewise (post-LayerNorm)."""
+
+    def add_parts(self, *, hidden_size: int, inner_size: int, dropout: float, hidden_act: str, eps: float) -> None:
+        """Make the layer's modules, after those of its attention: weights are drawn in this order."""
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.inner = nn.Linear(hidden_size, inner_size)
+        self.outer = nn.Linear(inner_size, hidden_size)
+        self.outer_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.dropout = Dropout(dropout)
+        self.activation = ACTIVATIONS[hidden_act]
+
+    def combine(self, query: Tensor, attended: Tensor) -> Tensor:
+        """[B, n, d] of a layer's input `query` [B, n, d] and what it attended to [B, n, d]."""
+        hidden = self.attention_norm(query + self.dropout(attended))
+        return self.outer_norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
+
+
+class TransformerLayer(PostNormLayer):
+    """Attention, then `PostNormLayer`.
 
     With `memory` it is the cross-attention layer of the fusion (Eq. 6, 7), without it a layer of Eq. 4, 5.
     """
 
     def __init__(
-        self,
-        *,
-        hidden_size: int,
-        n_heads: int,
-        inner_size: int,
-        hidden_dropout: float,
-        attn_dropout: float,
-        hidden_act: str,
-        eps: float,
+        self, *, hidden_size: int, n_heads: int, hidden_dropout: float, attn_dropout: float, **parts: Any
     ) -> None:
+        """`parts`: `inner_size`, `hidden_act` and `eps` of `PostNormLayer.add_parts`."""
         super().__init__()
         self.attention = MultiHeadAttention(hidden_size=hidden_size, n_heads=n_heads, dropout=attn_dropout)
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.inner = nn.Linear(hidden_size, inner_size)
-        self.outer = nn.Linear(inner_size, hidden_size)
-        self.outer_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.dropout = Dropout(hidden_dropout)
-        self.activation = ACTIVATIONS[hidden_act]
+        self.add_parts(hidden_size=hidden_size, dropout=hidden_dropout, **parts)
 
     def forward(self, query: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
         """[B, n, d] of `query` [B, n, d] and `memory` [B, m, d] or None; `bias` as in `MultiHeadAttention`."""
-        hidden = self.attention_norm(query + self.dropout(self.attention(query, memory, bias)))
-        return self.outer_norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
+        return self.combine(query, self.attention(query, memory, bias))
 
 
 class VideoExtractor(nn.Module):

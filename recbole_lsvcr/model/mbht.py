@@ -1,6 +1,8 @@
 """`MBHT`: Multi-Behavior Hypergraph-Enhanced Transformer (Yang et al., KDD 2022, arXiv 2207.05584), a baseline.
 
 The behaviours are watching a video, which is predicted, and commenting under one (a comment record: likes, replies).
+Written from summaries of the paper, not its full text; not checked against it are that Ĥ has J rows in the fusion, that
+the last convolution's states are taken, the number of metric channels and how often the last position is masked.
 What is ours, where the paper is silent or its data differ:
   * The behaviours come as two histories; `merge_events` puts the newest `max_events` in order, a record at its last
     interaction. By default none is dropped, so that the videos are those that other models read.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_lsvcr.model.events import COMMENT, VIDEO
-from recbole_lsvcr.model.layers import ACTIVATIONS, Dropout, padding_bias
+from recbole_lsvcr.model.layers import Dropout, PostNormLayer, padding_bias
 from recbole_lsvcr.model.losses import normalize
 
 # Of nodes that are equally similar the nearest one is chosen: what a slot of distance takes off a similarity. More than
@@ -95,11 +96,10 @@ class ScaleAttention(_Attention):
         return attended * real.unsqueeze(2)
 
 
-class MultiScaleLayer(nn.Module):
-    """A layer of the multi-scale Transformer: H̃ = f(Ĥ ‖ H^p1 ‖ H^p2 …) W_D, then the feed-forward part.
+class MultiScaleLayer(PostNormLayer):
+    """A layer of the multi-scale Transformer: H̃ = f(Ĥ ‖ H^p1 ‖ H^p2 …) W_D, then `PostNormLayer`.
 
-    The outputs of all scales stand one after the other along the length, and f projects them to J slots again. Both
-    parts have dropout, residual and LayerNorm after them.
+    The outputs of all scales stand one after the other along the length, and f projects them to J slots again.
     """
 
     def __init__(
@@ -107,15 +107,14 @@ class MultiScaleLayer(nn.Module):
         *,
         hidden_size: int,
         n_heads: int,
-        inner_size: int,
         slots: int,
         low_rank: int,
         scales: Sequence[int],
         hidden_dropout: float,
         attn_dropout: float,
-        hidden_act: str,
-        eps: float,
+        **parts: Any,
     ) -> None:
+        """`parts`: `inner_size`, `hidden_act` and `eps` of `PostNormLayer.add_parts`."""
         super().__init__()
         self.fine = LowRankAttention(
             hidden_size=hidden_size, n_heads=n_heads, slots=slots, low_rank=low_rank, dropout=attn_dropout
@@ -126,20 +125,13 @@ class MultiScaleLayer(nn.Module):
         )
         self.fuse = AlongLength(slots + sum(math.ceil(slots / scale) for scale in scales), slots)
         self.output = nn.Linear(hidden_size, hidden_size)
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.inner = nn.Linear(hidden_size, inner_size)
-        self.outer = nn.Linear(inner_size, hidden_size)
-        self.outer_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.dropout = Dropout(hidden_dropout)
-        self.activation = ACTIVATIONS[hidden_act]
+        self.add_parts(hidden_size=hidden_size, dropout=hidden_dropout, **parts)
 
     def forward(self, hidden: Tensor, exists: Tensor) -> Tensor:
         """[B, J, d] of `hidden` [B, J, d]; every row has an event."""
         scales = [self.fine(hidden, exists), *(attention(hidden, exists) for attention in self.coarse)]
         fused = self.output(self.fuse(torch.cat(scales, dim=1)))
-        hidden = self.attention_norm(hidden + self.dropout(fused))
-        hidden = self.outer_norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
-        return hidden * exists.unsqueeze(2)
+        return self.combine(hidden, fused) * exists.unsqueeze(2)
 
 
 class Similarity(nn.Module):

@@ -21,7 +21,7 @@ from recbole_lsvcr.model.shell import require_joint
 
 
 class MoEAdaptor(nn.Module):
-    """Text vectors to item vectors: G parametric whitenings (section 2.1.2), mixed by a noisy gate (section 2.1.3).
+    """Text vectors to item vectors: G parametric whitenings, mixed by a noisy gate.
 
         x̃_k = (x - b_k) W1_k        v = Σ_k g_k x̃_k
         g = softmax(x W2 + δ)        δ = N(0, 1) · softplus(x W3) in training, else 0
@@ -58,7 +58,7 @@ class UniSRec(SequentialRecommender):
 
     The paper first trains on sequences of several domains (sequence-item and sequence-sequence contrast) and then
     tunes the adaptor. There is one domain here, hence no pre-training: all weights are learnt by the fine-tuning loss,
-    cross-entropy over the items (section 2.3).
+    cross-entropy over the items.
 
     `transductive` adds an id embedding to an item's vector, in histories and among candidates. The id of a video that
     nobody watches in training would add noise: such a video is its text alone, in training and afterwards. An empty
