@@ -176,7 +176,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     if isinstance(task, str) and task in MODEL_OF and given.get("model", "LSVCR") == "LSVCR":
         given["model"] = MODEL_OF[task]
     model = given.setdefault("model", "LSVCR")
-    _check_model(model, task)
+    check_model(model, task)
     given.setdefault("task", task_of(get_model(model)))
     return _load(given, known_keys([model]))
 
@@ -184,7 +184,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
 def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
     """The configuration of one model, whose task is named, and whose keys may be those of several models."""
     model = given["model"]
-    _check_keys(given, known)
+    check_keys(given, known)
     for key, value in given.items():
         _check_value(key, value, model)
     given["eval_args"] = _eval_args(given.get("eval_args"))
@@ -197,7 +197,12 @@ def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
     return config
 
 
-def _check_model(model: Any, task: Any) -> None:
+def check_model(model: Any, task: Any) -> None:
+    """Refuse what is no model for one of the tasks, or not for `task` (None: for either).
+
+    Raises:
+        ConfigError: it is neither RecBole's nor ours, or ranks something else.
+    """
     try:
         model_class = get_model(str(model))
     except ModuleNotFoundError as error:
@@ -220,7 +225,12 @@ def _check_model(model: Any, task: Any) -> None:
         )
 
 
-def _check_keys(given: Mapping[str, Any], known: set[str]) -> None:
+def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
+    """Refuse keys that nothing reads, naming the nearest that something does.
+
+    Raises:
+        ConfigError: there are such keys.
+    """
     unknown = [key for key in given if key not in known]
     if unknown:
         hints = []

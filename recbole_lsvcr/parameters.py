@@ -199,6 +199,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         True,
     ),
     Parameter(
+        "alignment_seed",
+        "an integer >= 0, or nothing",
+        _at_least(0),
+        "seed of the alignment, so that runs with other seeds share one; nothing: `seed`",
+        True,
+    ),
+    Parameter(
         "text_store",
         "a folder, or nothing",
         _is_text,
@@ -233,6 +240,35 @@ PARAMETERS: tuple[Parameter, ...] = (
         "encoding stops when more of the tokens than this are unknown to the encoder (wrong language)",
     ),
     Parameter("trust_remote_code", "True, False", _is_bool, "allow a model folder to run its own code"),
+    # `--benchmark`; single runs do not read these
+    Parameter(
+        "benchmark",
+        "a list of models, or of {name, model, settings …}; nothing: all of the task",
+        _list_of(lambda value: _is_text(value) or isinstance(value, dict)),
+        "what `--benchmark` without names compares with LSVCR",
+        True,
+    ),
+    Parameter(
+        "seeds",
+        "a list of integers >= 0, or nothing",
+        _list_of(_at_least(0)),
+        "seeds of every model of a benchmark, the first also of its tuning; nothing: `seed` alone",
+        True,
+    ),
+    Parameter(
+        "tune",
+        "{budget: N, space: {parameter: [choices] or {low, high, log}}}, off, or nothing",
+        lambda value: value is False or isinstance(value, dict),
+        "trials of every model, chosen by validation; nothing: the paper's five learning rates",
+        True,
+    ),
+    Parameter(
+        "model_settings",
+        "{model: {parameter: value}}, or nothing",
+        lambda value: isinstance(value, dict) and all(isinstance(settings, dict) for settings in value.values()),
+        "settings of one model of a benchmark",
+        True,
+    ),
 )
 
 MODEL_PARAMETERS: tuple[Parameter, ...] = (

@@ -28,6 +28,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from dataset_tools.files import atomic_path, write_json
 from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.alignment.identity import identity
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, load_config, load_configs, output_folder, plain
 from recbole_lsvcr.data.dataset import JointDataset, task_of
@@ -61,6 +62,7 @@ class FinetuneResult:
     best_valid_score: float
     history: list[dict[str, Any]]
     seconds: float
+    parameters: int  # trainable ones
 
 
 class Run:
@@ -78,6 +80,7 @@ class Run:
         self.config = config
         self._other = other
         self.folder = output_folder(config)
+        self.candidates_dir = self.folder / "candidates"  # runs that rank the same lists may share one
         self.model_class = get_model(config["model"])
         if not getattr(self.model_class, "learns", True):
             config["epochs"] = 0  # a ranking by a rule has nothing to train
@@ -124,7 +127,7 @@ class Run:
         trainer = trainer_class(self.config, model)
         trainer.saved_model_file = str(self.model_folder / "best.pth")
         trainer.last_file = self.model_folder / "last.pth"
-        trainer.candidates_dir = self.folder / "candidates"
+        trainer.candidates_dir = self.candidates_dir
         trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint}
         return trainer
 
@@ -161,6 +164,11 @@ class Run:
         given, device = self._prepared(), str(self.config["device"])
         return AlignmentJob(given.data, given.config, given.sr, self.alignment_folder, seed=given.seed, device=device)
 
+    def alignment_identity(self) -> dict[str, Any]:
+        """What alignments must have in common with this run's to be one and the same, but for the language model."""
+        given = self._prepared()
+        return identity(given.data, given.config, given.sr, given.seed)
+
     def _prepared(self) -> Prepared:
         """All that alignment and its text encoder are made of."""
         joint = self.dataset.joint
@@ -168,7 +176,7 @@ class Run:
             data=joint,
             config=load_alignment_config(self.config["alignment"]),
             sr=self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
-            seed=int(self.config["seed"]),
+            seed=int(self.config["seed"] if self.config["alignment_seed"] is None else self.config["alignment_seed"]),
             text={name: self.config[name] for name in TEXT_SETTINGS},
         )
 
@@ -247,7 +255,7 @@ class Run:
             self.model_folder / "history.json",
             {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history},
         )
-        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds)
+        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds, size)
 
     def evaluate(self) -> dict[str, Any]:
         """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`,

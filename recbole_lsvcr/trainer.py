@@ -44,10 +44,15 @@ FREE_TO_CHANGE = frozenset(
         "eval_batch_size",
         "pairs_at_once",
         "text_store",
+        "alignment_folder",
         "text_batch_tokens",
         "log_wandb",
         "epochs",
         "trust_remote_code",
+        "benchmark",
+        "seeds",
+        "tune",
+        "model_settings",
     }
 )
 

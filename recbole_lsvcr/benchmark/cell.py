@@ -1,0 +1,299 @@
+"""A cell: data set × model × setting × seed, computed once, in a process of its own, and kept as one small JSON.
+
+`python -m recbole_lsvcr.benchmark.cell FILE` computes the cell that FILE describes, in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from dataset_tools.files import write_json
+from recbole_lsvcr import pipeline
+from recbole_lsvcr.config import LSVCRConfig, load_config
+from recbole_lsvcr.errors import LSVCRError
+from recbole_lsvcr.folders import exclusive
+from recbole_lsvcr.report import log_to
+
+logger = logging.getLogger()
+# Places of a cell that several cells share; the other places are settings of the configuration.
+SHARED_FOLDERS = ("candidates", "alignments", "stores")
+_TEXT_SETTINGS = ("text_encoder", "text_pooling", "text_dtype", "text_transform", "text_max_tokens")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model with one configuration and seed.
+
+    Attributes:
+        parameters: settings that decide the numbers. places: settings that say where things are, and do not.
+        data: fingerprint of the data set where its name alone is not to be trusted. arm: its name in the tables.
+    """
+
+    model: str
+    setting: str
+    seed: int
+    parameters: Mapping[str, Any] = field(hash=False)
+    places: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    data: str | None = None
+    arm: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """Hash of everything that decides the cell's numbers, as the plan states it."""
+        known = {} if self.data is None else {"data": self.data}
+        text = json.dumps(
+            {"model": self.model, "seed": self.seed, **known, **self.parameters}, sort_keys=True, default=str
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """File name of the cell's JSON, readable and unique."""
+        return f"{self.parameters['dataset']}.{self.setting}.{self.model}.{self.seed}.{self.hash}"
+
+    def file(self, results: Path, *, trial: bool = False) -> Path:
+        """Where its JSON is; that of a trial, which was trained and validated but not ranked, beside it."""
+        return results / f"{self.name}{'.trial' if trial else ''}.json"
+
+
+def finished(file: Path) -> dict[str, Any] | None:
+    """The content of a finished cell's JSON; None where it is missing or failed, and to be computed."""
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return dict(content) if content["status"] == "done" else None
+
+
+def run_cell(cell: Cell, results: Path, work: Path, *, trial: bool = False) -> dict[str, Any]:
+    """Compute one cell unless its JSON says it is done; returns the JSON's content.
+
+    Two processes with the same cell compute it once. `trial`: stop after validation; the test period is not read, and
+    the whole cell goes on from there.
+    """
+    with exclusive(work / cell.name, "cell"):
+        file = cell.file(results, trial=trial)
+        known = finished(file)
+        if known is not None:
+            return known
+        content = _run_cell(cell, results, work, trial)
+        write_json(file, content)
+        return content
+
+
+def _run_cell(cell: Cell, results: Path, work: Path, trial: bool) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        body = {"status": "done", **_compute(cell, work, trial)}
+    except (
+        LSVCRError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        logger.error("cell %s failed: %s", cell.name, error)
+        trace = traceback.format_exc().splitlines()[-6:]
+        body = {
+            "status": "failed",
+            "reason": f"{type(error).__name__}: {error}",
+            "trace": [re.sub(r'File ".*?([^/"]+)"', r'File "\1"', line) for line in trace],
+        }
+    before = (None if trial else finished(cell.file(results, trial=True))) or {"cost": {}}
+    cost = {
+        **body.get("cost", {}),
+        "seconds": round(time.perf_counter() - started + before["cost"].get("seconds", 0.0), 1),
+        "peak_memory_mb": max(_peak_memory_mb(), before["cost"].get("peak_memory_mb", 0)),
+    }
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() // 2**20
+        cost["peak_gpu_memory_mb"] = max(peak, before["cost"].get("peak_gpu_memory_mb", 0))
+    return {**_head(cell), **body, "cost": cost}
+
+
+def _head(cell: Cell) -> dict[str, Any]:
+    head: dict[str, Any] = {} if cell.arm is None else {"arm": cell.arm}
+    head |= {"model": cell.model, "setting": cell.setting, "seed": cell.seed, "hash": cell.hash}
+    return {**head, "parameters": dict(cell.parameters)} | ({} if cell.data is None else {"data": cell.data})
+
+
+def _peak_memory_mb() -> int:
+    """The most memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+class Processes:
+    """The processes of cells that are being computed, so that all can be stopped at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def wait(self, command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> int:
+        """Run a command to its end; returns its exit status.
+
+        Raises:
+            Stopped: `stop` was called before it ended.
+        """
+        with self._lock:
+            if self.stopped:
+                raise Stopped
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            )
+            self._running.add(process)
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if self.stopped:
+            raise Stopped
+        return status
+
+    def stop(self) -> None:
+        """Stop what runs and start nothing more; the cells continue where they are when they are asked for again."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+class Stopped(Exception):
+    """The benchmark is being stopped."""
+
+
+def in_own_process(
+    cell: Cell,
+    results: Path,
+    work: Path,
+    *,
+    trial: bool = False,
+    environment: Mapping[str, str] | None = None,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """One cell in a process of its own: its memory is its own, and a cell that dies takes nothing with it.
+
+    What the process prints is kept in `<work>/<cell>/output.log`; what is to be computed in `cell.json` beside it.
+
+    Raises:
+        Stopped: `processes` are being stopped; nothing is written.
+    """
+    file = cell.file(results, trial=trial)
+    known = finished(file)
+    if known is not None:
+        return known
+    folder = work / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "cell.json", {"cell": vars(cell), "results": str(results), "work": str(work), "trial": trial})
+    command = [sys.executable, "-m", "recbole_lsvcr.benchmark.cell", str(folder / "cell.json")]
+    with open(folder / "output.log", "ab") as log:
+        status = (processes or Processes()).wait(command, log, {**os.environ, **(environment or {})})
+    if status:
+        reason = f"its process ended with status {status}; see output.log in the cell's folder"
+        write_json(file, {**_head(cell), "status": "failed", "reason": reason, "cost": {"seconds": None}})
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
+    folder = work / cell.name
+    given = {**cell.parameters, **cell.places, "model": cell.model, "seed": cell.seed, "output": str(folder)}
+    shared = {name: Path(given.pop(name)) for name in SHARED_FOLDERS if name in given}
+    config = load_config(None, given)
+    with log_to(config):
+        run = pipeline.Run(config)
+        _share(run, shared)
+        run.describe()
+        started = time.perf_counter()
+        aligned = run.align()
+        seconds = time.perf_counter() - started
+        run.encode()
+        trained = run.finetune()
+        report = None if trial else run.evaluate()
+    alignment = {} if aligned is None else {"alignment": {"held_out": aligned, "seconds": round(seconds, 1)}}
+    return {
+        "task": run.dataset.kind,
+        **({} if report is None else {"phases": report["phases"]}),
+        **alignment,
+        "training": _training(config, trained),
+        "cost": {"parameters": trained.parameters}
+        | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
+        "environment": {key: value for key, value in pipeline.environment().items() if key != "command"},
+    }
+
+
+def _training(config: LSVCRConfig, trained: pipeline.FinetuneResult) -> dict[str, Any]:
+    """What a table and the learning curves need of a training."""
+    history, best = trained.history, best_epoch(trained.history)
+    seconds = [entry["train_seconds"] for entry in history]
+    to_best = [
+        entry["train_seconds"] + entry.get("valid_seconds", 0.0) for entry in history if entry["epoch"] <= (best or 0)
+    ]
+    return {
+        "best_valid_score": trained.best_valid_score if history else None,
+        "valid_metric": config["valid_metric"],
+        "epochs": len(history),
+        "best_epoch": best,
+        "seconds_per_epoch": round(sum(seconds) / len(seconds), 2) if seconds else 0.0,
+        "seconds_to_best": round(sum(to_best), 2) if best is not None else None,
+        "history": [{key: value for key, value in entry.items() if key != "valid"} for entry in history],
+    }
+
+
+def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
+    """Give a run the folders that cells of one benchmark share: candidates, an alignment, a text store."""
+    config = run.config
+    if "candidates" in shared:
+        run.candidates_dir = shared["candidates"]
+    if "alignments" in shared and run.aligned and not config["alignment_folder"]:
+        config["alignment_folder"] = str(shared["alignments"] / _key(run.alignment_identity()))
+    if "stores" in shared and not config["text_store"]:
+        settings = {name: config[name] for name in _TEXT_SETTINGS}
+        if run.aligned:
+            settings |= {"alignment": run.alignment_identity(), "text_mlp": run.alignment.config.text_mlp}
+        config["text_store"] = str(shared["stores"] / _key(settings))
+
+
+def _key(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch whose checkpoint is the best one; None without validation."""
+    scored = [entry for entry in history if "valid_score" in entry]
+    return max(scored, key=lambda entry: (entry["valid_score"], -entry["epoch"]))["epoch"] if scored else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compute the cell that a file written by `in_own_process` describes."""
+    spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    run_cell(Cell(**spec["cell"]), Path(spec["results"]), Path(spec["work"]), trial=spec["trial"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,329 @@
+"""`run_lsvcr.py --benchmark`: every arm tuned alike and computed for every seed, in cells that are computed once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recbole_lsvcr import pipeline
+from recbole_lsvcr.benchmark.arms import Arm, Catalogue
+from recbole_lsvcr.benchmark.cell import Cell, Processes, Stopped, in_own_process
+from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
+from recbole_lsvcr.config import check_keys, known_keys, load_config, output_folder
+from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.parameters import BY_NAME
+
+logger = logging.getLogger()
+CELLS, WORK = "cells", "work"
+# Keys of the configuration that the benchmark itself reads, or sets for each cell.
+OWN_KEYS = ("benchmark", "seeds", "tune", "model_settings", "task", "model", "seed", "output", "stage", "joint")
+# Keys that say where things are: they decide no number.
+PLACES = ("data_path", "text_store", "alignment_folder", "show_progress", "state", "gpu_id", "use_gpu", "data_cache")
+# The rankings reported unless the configuration names its own: sampled and full, with and without videos that came
+# later, against any video and against those of the same days.
+PROTOCOLS = ["all+uniform", "all+full", "available+uniform", "available+period", "available+full"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to the configuration."""
+
+    names: tuple[str, ...] | None = None
+    ablation: bool = False
+    steps: tuple[int, ...] = ()
+    cold: bool = False
+    jobs: int = 1
+    minutes: float | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of an arm.
+
+    Attributes:
+        chosen: tuned parameters. trials: in order, with the cell of each. cells: the final ones, by seed.
+        failed: why there are no final cells; None: there are, or will be.
+    """
+
+    arm: Arm
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    trials: list[tuple[Trial, Cell]] = field(default_factory=list)
+    cells: dict[int, Cell] = field(default_factory=dict)
+    failed: str | None = None
+
+
+class Study:
+    """A benchmark in an output folder.
+
+    Args:
+        given: the user's configuration. options: the command line's.
+
+    Raises:
+        ConfigError, DataError: anything in the configuration or the data that would make an arm fail for that reason.
+    """
+
+    def __init__(self, given: Mapping[str, Any], options: Options) -> None:
+        for key in ("benchmark", "seeds", "tune", "model_settings"):
+            if key in given and not BY_NAME[key].accepts(given[key]):
+                raise ConfigError(f"{key} = {given[key]!r} is not accepted; accepted: {BY_NAME[key].accepted}")
+        _refuse_single(given)
+        self.options = options
+        self.folder = output_folder({"output": given.get("output")})
+        self.tasks = ("video", "comment") if given.get("task") == "both" else (str(given.get("task") or "video"),)
+        self.seeds = tuple(given.get("seeds") or [int(given.get("seed", 2020))])
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds = {list(self.seeds)} has a seed twice; name each once")
+        self.tuning = Tuning.parse(given.get("tune"))
+        rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
+        self.places = {key: rest.pop(key) for key in PLACES if key in rest}
+        self.settings = {"protocols": PROTOCOLS, **rest}
+        catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)
+        names = options.names or given.get("benchmark")
+        self.main = catalogue.main(names)
+        ours = [arm for arm in self.main if arm.role == "ours"]
+        self.presets: list[Arm] = []
+        if options.ablation:
+            self.presets += catalogue.ablation(ours)
+        if options.steps:
+            self.presets += catalogue.alignment_steps(ours, options.steps)
+        if options.cold:
+            self.presets += catalogue.cold(ours)
+        self.data: str | None = None
+        self.data = self._check()
+        self.processes = Processes()
+        self.outcomes: dict[Arm, Outcome] = {}
+        self._started = time.monotonic()
+        self._progress = _Progress(self._expected(), options.jobs)
+
+    # ------------------------------------------------------------------ before any work
+
+    def _check(self) -> str:
+        """Load every arm's configuration and the data of every task; returns the fingerprint of the data."""
+        models = [arm.model for arm in self.arms]
+        if missing := [name for name in self.tuning.models() if name not in models]:
+            raise ConfigError(f"tune: {', '.join(missing)} is not in this benchmark; there are {', '.join(models)}")
+        for arm in self.arms:
+            if arm.learns and self.tuning.budget:
+                try:
+                    check_keys(self.tuning.of(arm.model), known_keys([arm.model]))
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"tune: {arm.model} does not read all of the space ({error}); name such a parameter under the "
+                        "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
+                    ) from error
+            load_config(None, {**self._given(self.cell(arm, {}, self.seeds[0])), "output": str(self.folder)})
+        fingerprint = ""
+        for task in self.tasks:
+            ours = next(arm for arm in self.main if arm.task == task and arm.role == "ours")
+            config = load_config(None, {**self._given(self.cell(ours, {}, 0)), "output": str(self.folder)})
+            data = pipeline.Run(config).dataset
+            data.build()
+            fingerprint = data.joint.tables.fingerprint
+        return fingerprint
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every arm, those of the presets last."""
+        return [*self.main, *self.presets]
+
+    def cell(self, arm: Arm, parameters: Mapping[str, Any], seed: int) -> Cell:
+        """The cell of an arm with tuned parameters and a seed."""
+        places = {**self.places, **{name: str(self.folder / WORK / name) for name in ("candidates", "stores")}}
+        if arm.aligns:
+            places["alignments"] = str(self.folder / WORK / "alignments")
+            if "alignment_folder" in self.places:  # one alignment serves every seed
+                places["alignment_seed"] = self.seeds[0]
+        else:
+            places.pop("alignment_folder", None)
+        return Cell(
+            arm.model,
+            arm.setting,
+            seed,
+            {**arm.parameters, **parameters},
+            places=places,
+            data=self.data,
+            arm=arm.name,
+        )
+
+    @staticmethod
+    def _given(cell: Cell) -> dict[str, Any]:
+        places = {name: value for name, value in cell.places.items() if name in BY_NAME or name in PLACES}
+        return {**cell.parameters, **places, "model": cell.model, "seed": cell.seed}
+
+    def _expected(self) -> int:
+        """Cells and trials of all arms, at most."""
+        total = 0
+        for arm in self.arms:
+            trials = self.tuning.budget if arm.learns and arm.chosen_with is None else 0
+            total += trials + (len(self.seeds) if arm.learns else 1)
+        return total
+
+    # ------------------------------------------------------------------ the work
+
+    def run(self) -> None:
+        """Compute what is missing: the main arms, then those of the presets, which take the parameters chosen before.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; the cells that ran go on where they are the next time.
+        """
+        terminate = signal.getsignal(signal.SIGTERM)
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main:
+            signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            for arms in (self.main, self.presets):
+                self._compute(arms)
+        finally:
+            if in_main:
+                signal.signal(signal.SIGTERM, terminate)
+
+    def _compute(self, arms: Sequence[Arm]) -> None:
+        pool = ThreadPoolExecutor(max_workers=self.options.jobs)
+        try:
+            # Rules last: a long lane that starts late would leave the other jobs idle.
+            futures = [pool.submit(self._lane, arm) for arm in sorted(arms, key=lambda arm: not arm.learns)]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
+        except BaseException:
+            self.processes.stop()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _lane(self, arm: Arm) -> None:
+        """An arm's trials, and then its cells, one after the other."""
+        outcome = self.outcomes.setdefault(arm, Outcome(arm))
+        try:
+            if arm.learns and arm.chosen_with is not None:
+                whole = self._whole(arm)
+                outcome.chosen, outcome.failed = whole.chosen, whole.failed
+            elif arm.learns and self.tuning.budget:
+                self._tune(outcome)
+            if outcome.failed is not None:
+                return
+            for seed in self.seeds if arm.learns else self.seeds[:1]:
+                outcome.cells[seed] = self.cell(arm, outcome.chosen, seed)
+            for cell in outcome.cells.values():
+                self._run(cell, trial=False)
+        except (Stopped, _TimeUp):
+            return
+
+    def _whole(self, arm: Arm) -> Outcome:
+        """The main arm whose tuned parameters `arm` takes."""
+        return next(
+            outcome
+            for other, outcome in self.outcomes.items()
+            if (other.task, other.model, other.setting, other.group) == (arm.task, arm.model, arm.chosen_with, "main")
+        )
+
+    def _tune(self, outcome: Outcome) -> None:
+        arm = outcome.arm
+        config = load_config(None, {**self._given(self.cell(arm, {}, 0)), "output": str(self.folder)})
+        space, bigger = self.tuning.of(arm.model), bool(config["valid_metric_bigger"])
+        tried: dict[str, dict[str, Any]] = {}
+
+        def run(parameters: Mapping[str, Any]) -> float | None:
+            cell = self.cell(arm, parameters, self.seeds[0])
+            content = tried[cell.name] = self._run(cell, trial=True)
+            score = content["training"]["best_valid_score"] if content["status"] == "done" else None
+            outcome.trials.append((Trial(dict(parameters), score), cell))
+            return score
+
+        first = {name: config[name] for name in space}
+        trials = search(space, self.tuning.budget, first=first, seed=0, bigger_is_better=bigger, run=run)
+        chosen = best(trials, bigger)
+        if chosen is None:
+            outcome.failed = next(iter(tried.values())).get("reason", "every trial failed")
+            return
+        outcome.chosen = chosen
+        kept = self.cell(arm, chosen, self.seeds[0]).name
+        for _, cell in outcome.trials:
+            if cell.name != kept:
+                _forget_weights(self.folder / WORK / cell.name / cell.model)
+
+    def _run(self, cell: Cell, *, trial: bool) -> dict[str, Any]:
+        minutes = self.options.minutes
+        if minutes is not None and time.monotonic() - self._started > minutes * 60:
+            raise _TimeUp
+        threads = max(1, (os.cpu_count() or 1) // self.options.jobs)
+        started = time.monotonic()
+        content = in_own_process(
+            cell,
+            self.folder / CELLS,
+            self.folder / WORK,
+            trial=trial,
+            environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))},
+            processes=self.processes,
+        )
+        self._progress.done(cell, content, trial=trial, seconds=time.monotonic() - started)
+        return content
+
+
+class _TimeUp(Exception):
+    """No further cell is to be started."""
+
+
+class _Progress:
+    """A line for every cell, with an estimate of what is left."""
+
+    def __init__(self, expected: int, jobs: int) -> None:
+        self.expected, self.jobs = expected, jobs
+        self.finished, self.computed, self.seconds = 0, 0, 0.0
+        self._lock = threading.Lock()
+
+    def done(self, cell: Cell, content: Mapping[str, Any], *, trial: bool, seconds: float) -> None:
+        with self._lock:
+            self.finished += 1
+            if seconds >= 1.0:  # else it had been computed before
+                self.computed += 1
+                self.seconds += seconds
+            left = ""
+            if self.computed and self.expected > self.finished:
+                remaining = (self.expected - self.finished) * self.seconds / self.computed / self.jobs
+                left = f"; about {max(1, round(remaining / 60))} min left"
+            what = f"{cell.arm}, {'trial' if trial else f'seed {cell.seed}'}"
+            logger.info("[%d/%d] %s: %s (%.0f s%s)", self.finished, self.expected, what, _said(content), seconds, left)
+
+
+def _said(content: Mapping[str, Any]) -> str:
+    """A cell's outcome in a few words."""
+    if content["status"] != "done":
+        return f"FAILED, {content['reason']}"
+    training = content["training"]
+    score = training["best_valid_score"]
+    if score is None:
+        return "ranked"
+    return f"validation {training['valid_metric']} {score:.4f} at epoch {training['best_epoch']}"
+
+
+def _forget_weights(folder: Path) -> None:
+    """Remove the checkpoints of a trial that was not chosen; its configuration and logs stay."""
+    for file in folder.glob("**/*.pth"):
+        file.unlink(missing_ok=True)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _refuse_single(given: Mapping[str, Any]) -> None:
+    """Settings of a single run that a benchmark cannot follow."""
+    if given.get("model") not in (None, "LSVCR", "LSVCRComment"):
+        raise ConfigError(
+            f"model = {given['model']!r} is for a single run; name the models of a benchmark by --benchmark "
+            f"{given['model']} (LSVCR is always among them)"
+        )
+    if given.get("joint"):
+        raise ConfigError("joint = True is for a single run; a benchmark trains every model on its own task")
+    if given.get("stage") not in (None, "all"):
+        raise ConfigError(f"stage = {given['stage']!r} is for a single run; a benchmark runs all stages")

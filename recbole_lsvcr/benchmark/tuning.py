@@ -1,0 +1,181 @@
+"""Hyper-parameter search with the same number of trials for every model, judged by validation alone.
+
+Optuna proposes, we train: its ask-and-tell interface leaves the training to resumable cells, and a sampler with a seed
+asks for the same trials again when a killed benchmark starts anew and tells it what the finished cells found. Ray Tune,
+which RecBole brings, wants to run the trials itself, in workers of a cluster it starts, and keeps its own results; it
+serves RecBole's `HyperTuning`, which works over LSVCR as over any model (examples/).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from recbole_lsvcr.errors import ConfigError
+
+RATES = (0.005, 0.003, 0.001, 0.0005, 0.0001)  # the paper's learning rates, for all models (section 4.1.4)
+TUNE_KEYS = ("budget", "space")
+_RANGE_KEYS = {"low", "high", "log", "step"}
+
+Space = Mapping[str, Any]
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How many trials each model has, and among what.
+
+    Attributes:
+        budget: trials of every model that learns; 0: none.
+        space: parameter -> list of choices, or a range {low, high, log, step}; a model's name -> more of these.
+    """
+
+    budget: int
+    space: Space
+
+    @classmethod
+    def parse(cls, value: Any) -> Tuning:
+        """From `tune` of the configuration; nothing: the paper's learning rates, each once; off: no tuning.
+
+        Raises:
+            ConfigError: another form.
+        """
+        if value is False:
+            return cls(0, {})
+        given = {} if value is None else value
+        if not isinstance(given, Mapping) or set(given) - set(TUNE_KEYS):
+            raise ConfigError(
+                f"tune = {value!r} is not accepted; accepted: off, {{budget: N, space: {{learning_rate: [0.001]}}}}"
+            )
+        space = given.get("space") or {"learning_rate": list(RATES)}
+        if not isinstance(space, Mapping):
+            raise ConfigError(f"tune: space = {space!r} is not a mapping of parameters to choices or ranges")
+        grid = _grid_size({name: values for name, values in space.items() if not _is_model(name)})
+        budget = given.get("budget", grid)
+        if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+            raise ConfigError(
+                "tune: budget must be a whole number of trials of each model (0: none); it may be left out only where "
+                f"every parameter has a list of choices. Given: {budget!r}"
+            )
+        for name, values in space.items():
+            for parameter, choices in values.items() if _is_model(name) else [(name, values)]:
+                _check(parameter, choices)
+        return cls(budget, space)
+
+    def of(self, model: str) -> Space:
+        """The parameters to be chosen for one model."""
+        common = {name: values for name, values in self.space.items() if not _is_model(name)}
+        return {**common, **self.space.get(model, {})}
+
+    def models(self) -> list[str]:
+        """The models that have parameters of their own in the space."""
+        return [name for name in self.space if _is_model(name)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried, and the validation score it reached; None: it failed."""
+
+    parameters: Mapping[str, Any]
+    score: float | None
+
+
+def search(
+    space: Space,
+    budget: int,
+    *,
+    first: Mapping[str, Any],
+    seed: int,
+    bigger_is_better: bool,
+    run: Callable[[Mapping[str, Any]], float | None],
+) -> list[Trial]:
+    """Try `budget` settings one after the other; the same arguments and scores give the same trials.
+
+    A space of choices that the budget covers is tried completely, in its order; otherwise the first trial is `first`, and a
+    tree-structured Parzen estimator proposes the others.
+
+    Args:
+        space: see `Tuning`. first: the model's own values of the parameters.
+        seed: of the sampler. run: trains with these parameters and returns the validation score, None if it failed.
+    """
+    distributions = {name: _distribution(values) for name, values in space.items()}
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(direction="maximize" if bigger_is_better else "minimize", sampler=sampler)
+    size = _grid_size(space)
+    if size is not None and size <= budget:
+        budget = size
+        for values in itertools.product(*space.values()):
+            study.enqueue_trial(dict(zip(space, values, strict=True)))
+    else:
+        study.enqueue_trial({name: value for name, value in first.items() if _inside(space.get(name), value)})
+    trials: list[Trial] = []
+    known: dict[str, float | None] = {}
+    for _ in range(budget):
+        asked = study.ask(distributions)
+        key = repr(sorted(asked.params.items()))
+        if key not in known:  # a sampler may propose the same choices twice: they count, but are not trained again
+            known[key] = run(asked.params)
+            trials.append(Trial(dict(asked.params), known[key]))
+        score = known[key]
+        if score is None or not math.isfinite(score):
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(asked, score)
+    return trials
+
+
+def best(trials: list[Trial], bigger_is_better: bool) -> Mapping[str, Any] | None:
+    """The parameters of the best trial, the first of equals; None if all failed."""
+    scored = [(trial.score, trial) for trial in trials if trial.score is not None and math.isfinite(trial.score)]
+    if not scored:
+        return None
+    return (max if bigger_is_better else min)(scored, key=lambda pair: pair[0])[1].parameters
+
+
+def _is_model(name: str) -> bool:
+    """Models have capitals, parameters have not, but for RecBole's list lengths."""
+    return name[:1].isupper() and not name.isupper()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check(name: str, values: Any) -> None:
+    if isinstance(values, list | tuple) and values and all(isinstance(v, int | float | str | bool) for v in values):
+        return
+    if isinstance(values, Mapping) and {"low", "high"} <= set(values) <= _RANGE_KEYS:
+        low, high = values["low"], values["high"]
+        if _is_number(low) and _is_number(high) and low < high and (low > 0 or not values.get("log")):
+            return
+    raise ConfigError(
+        f"tune: space of {name} is {values!r}; give a list of choices, or {{low: 0.0001, high: 0.01, log: true}} "
+        "with low below high (and above 0 for log); whole numbers make a range of whole numbers"
+    )
+
+
+def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
+    if not isinstance(values, Mapping):
+        return optuna.distributions.CategoricalDistribution(list(values))
+    low, high, log, step = values["low"], values["high"], bool(values.get("log")), values.get("step")
+    if isinstance(low, int) and isinstance(high, int):
+        return optuna.distributions.IntDistribution(low, high, log=log, step=int(step or 1))
+    return optuna.distributions.FloatDistribution(low, high, log=log, step=None if log else step)
+
+
+def _inside(values: Any, value: Any) -> bool:
+    if values is None or value is None:
+        return False
+    return values["low"] <= value <= values["high"] if isinstance(values, Mapping) else value in values
+
+
+def _grid_size(space: Space) -> int | None:
+    """How many settings there are to try; None where there is a range."""
+    if any(isinstance(values, Mapping) for values in space.values()):
+        return None
+    return math.prod(len(values) for values in space.values() if isinstance(values, list | tuple))
