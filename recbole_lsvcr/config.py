@@ -15,10 +15,11 @@ from recbole.utils import InputType, ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
 from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.custom_models import resolve_model
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
-from recbole_lsvcr.plugin import MODELS, model_properties, properties_dir
+from recbole_lsvcr.plugin import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.recbole_files import TRUST_KEY
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -56,6 +57,7 @@ EXTRA_RECBOLE_KEYS = frozenset(
         "config_files",
         "encoding",
         "numerical_features",
+        "loss_type",
     }
 )
 
@@ -72,10 +74,18 @@ class LSVCRConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         ours = read_yaml(properties_dir() / "model" / f"{MODEL_OF[task_of(model_class)]}.yaml")
-        own = properties_dir() / "model" / f"{model}.yaml"
-        set_by_model = read_yaml(own) if own.is_file() else {}
+        own = model_files(model) if model in CUSTOM else model_files(model)[-1:]
+        set_by_model = {key for file in own if file.is_file() for key in read_yaml(file)}
         shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
         self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
+        if not hasattr(model_class, "input_type") and "loss_type" not in {
+            **self.internal_config_dict,
+            **self.external_config_dict,
+        }:
+            raise ConfigError(
+                f"model '{model}' says neither by an attribute input_type nor by the parameter loss_type (CE or BPR) "
+                f"what it trains on; RecBole wants one of them: put loss_type into {model}.yaml beside its module"
+            )
 
     def _init_device(self) -> None:
         """RecBole's, which shows the process the GPU `gpu_id` alone; under torchrun each one takes its own of all."""
@@ -123,12 +133,8 @@ def known_keys(models: Sequence[str]) -> set[str]:
         recbole / "properties/dataset/sample.yaml",
         properties_dir() / "overall.yaml",
     ]
-    files += [
-        folder / f"{name}.yaml"
-        for model in models
-        for name in model_properties(model)
-        for folder in (recbole / "properties", properties_dir())
-    ]
+    for model in models:
+        files += [recbole / f"properties/model/{model}.yaml", *model_files(model)]
     keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
         keys |= set(getattr(recbole_arguments, name))
@@ -161,13 +167,15 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     """The configuration of a run: a YAML file, the overrides above it, everything else from the defaults.
 
     Without `model` it is that of the task (`LSVCR` for videos, `LSVCRComment` for comments); without `task` that of the
-    model.
+    model. A `model` of the form `my_module:MyModel` is the user's own: it is registered, `model` becomes its class name
+    and `custom_model` keeps the path.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a value outside what is accepted, a missing data
-        set, a model RecBole does not know or that does not do the task, more than one task.
+        set, a model RecBole does not know, that cannot be imported or that does not do the task, more than one task.
     """
     given = {**(read_yaml(Path(file)) if file is not None else {}), **(overrides or {})}
+    resolve_model(given)
     task = given.get("task")
     if task == "both":
         raise ConfigError("task = both has two configurations: load them with load_configs, or name one task")
@@ -184,7 +192,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
 def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
     """The configuration of one model, whose task is named, and whose keys may be those of several models."""
     model = given["model"]
-    check_keys(given, known)
+    check_keys(given, known, model)
     for key, value in given.items():
         _check_value(key, value, model)
     given["eval_args"] = _eval_args(given.get("eval_args"))
@@ -205,13 +213,15 @@ def check_model(model: Any, task: Any) -> None:
     """
     try:
         model_class = get_model(str(model))
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"model '{model}' needs the package {error.name}, which is not installed") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, ModuleNotFoundError) as error:
+        # RecBole looks for an unknown name among its wrappers of these packages last, and imports all of them for it.
+        wrapped = isinstance(error, ModuleNotFoundError) and error.name in ("lightgbm", "xgboost")
+        if isinstance(error, ModuleNotFoundError) and (not wrapped or str(model).lower() == error.name):
+            raise ConfigError(f"model '{model}' needs the package {error.name}, which is not installed") from error
         ours = ", ".join(MODELS)
         raise ConfigError(
             f"model '{model}' is not known; accepted: {ours}, and RecBole's sequential models (task video) and "
-            "context-aware models (task comment) by their class names"
+            "context-aware models (task comment) by their class names; one of yours as my_module:MyModel"
         ) from error
     if model_class.type not in (ModelType.SEQUENTIAL, ModelType.CONTEXT):
         raise ConfigError(
@@ -225,7 +235,7 @@ def check_model(model: Any, task: Any) -> None:
         )
 
 
-def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
+def check_keys(given: Mapping[str, Any], known: set[str], model: str = "") -> None:
     """Refuse keys that nothing reads, naming the nearest that something does.
 
     Raises:
@@ -240,6 +250,7 @@ def check_keys(given: Mapping[str, Any], known: set[str]) -> None:
         raise ConfigError(
             f"unknown configuration key {', '.join(hints)}; accepted are RecBole's parameters, those of the "
             "model, and ours (README, Parameters)"
+            + (f"; those of {model} are the keys of a {model}.yaml beside its module" if model in CUSTOM else "")
         )
 
 

@@ -92,6 +92,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "the stage to run",
     ),
     Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),
+    Parameter(
+        "custom_model",
+        "my_module:MyModel, or nothing",
+        _is_text,
+        "where a model of yours is; kept here when `model` is given in this form",
+        True,
+    ),
     # the joint data set
     Parameter(
         "data_cache",

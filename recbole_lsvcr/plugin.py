@@ -1,7 +1,8 @@
 """What `import recbole_lsvcr` does to RecBole 1.2.1: it finds our models by name, and works with PyTorch >= 2.6.
 
 HOW. One import hook (`_Hook`, first in `sys.meta_path`) answers for two kinds of names and for no others:
-  * `recbole.model.<family>.<model>` of a model in `MODELS`: a module holding our class, where `get_model` looks for it;
+  * `recbole.model.<family>.<model>` of a model in `MODELS` or `CUSTOM` (the user's own): a module holding the class,
+    where `get_model` looks for it;
   * the RecBole modules in `PATCHES`: the real module, patched as soon as it has run.
 So nothing of RecBole (or of ray) is imported for the plugin's sake, and the package is importable without RecBole; what
 is imported already when the plugin comes is patched at once. Only names inside RecBole's modules are replaced: `torch`
@@ -9,6 +10,7 @@ or `pickle` as ONE module sees them (`_Stand`), a method of `Config` and of `Dat
 
 WHAT, and why:
   * `recbole.trainer.<Model>Trainer`, `recbole.data.dataset.<Model>Dataset`, `get_dataloader`: ours, for our models.
+  * `Config` takes `my_module:MyModel` for a model (`recbole_lsvcr.custom_models`).
   * Defaults: our property files lie over RecBole's and under the user's; a data set's own `<name>.yaml` is read;
     sequential models load the time column and, with the CE loss, take no negative samples, which stock RecBole makes
     everybody write down.
@@ -45,10 +47,16 @@ CONTEXT = "context_aware_recommender"
 
 @dataclass(frozen=True)
 class Model:
-    """The module of a model of ours, and the package of RecBole in which `get_model` finds it."""
+    """The module of a model, and the package of RecBole in which `get_model` finds it.
+
+    `joint`: our data set, loaders and trainer are used where RecBole chooses them. `defaults`: the YAML files of a
+    user's own model, the last one on top.
+    """
 
     module: str
     family: str = "sequential_recommender"
+    joint: bool = True
+    defaults: tuple[Path, ...] = ()
 
 
 # The registry: a new model is one new entry.
@@ -70,6 +78,12 @@ MODELS: dict[str, Model] = {
     "CommentNewest": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
     "CommentTextSim": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
 }
+CUSTOM: dict[str, Model] = {}  # the user's own, by `custom_models.register_model`
+
+
+def _joint_model(name: str) -> Model | None:
+    model = MODELS.get(name) or CUSTOM.get(name)
+    return model if model is not None and model.joint else None
 
 
 def properties_dir() -> Path:
@@ -119,7 +133,7 @@ class _Hook(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if not fullname.startswith("recbole."):
             return None
-        for name, model in MODELS.items():
+        for name, model in (*MODELS.items(), *CUSTOM.items()):
             if fullname == f"recbole.model.{model.family}.{name.lower()}":
                 return ModuleSpec(fullname, _ModelLoader(name, model), origin=model.module)
         patch = PATCHES.get(fullname)
@@ -134,7 +148,7 @@ class _Hook(importlib.abc.MetaPathFinder):
 
 
 class _ModelLoader(importlib.abc.Loader):
-    """Makes the module in which RecBole looks for a model of ours."""
+    """Makes the module in which RecBole looks for a model of ours or of the user's."""
 
     def __init__(self, name: str, model: Model) -> None:
         self.name, self.model = name, model
@@ -184,6 +198,8 @@ def _replace(module: ModuleType, name: str, replacement: Any) -> None:
 
 
 def _patch_config(module: ModuleType) -> None:
+    from recbole_lsvcr.custom_models import takes_paths
+
     stock = module.Config._load_internal_config_dict
 
     @wraps(stock)
@@ -192,6 +208,7 @@ def _patch_config(module: ModuleType) -> None:
         _add_defaults(self, model, model_class, dataset)
 
     module.Config._load_internal_config_dict = load_internal
+    module.Config._get_model_and_dataset = takes_paths(module.Config._get_model_and_dataset)
 
 
 def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> None:
@@ -204,8 +221,9 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
     if not isinstance(named, str | list | tuple):
         raise ConfigError(f"{TRUST_KEY} is {named!r}: list the caches that may be unpickled, by name")
     trust_pickles(named)
-    for name in ("overall", *model_properties(model), f"dataset/{dataset}"):
-        defaults.update(_read_properties(properties_dir() / f"{name}.yaml", config.yaml_loader))
+    ours = properties_dir()
+    for file in (ours / "overall.yaml", *model_files(model), ours / "dataset" / f"{dataset}.yaml"):
+        defaults.update(_read_properties(file, config.yaml_loader))
     folder = Path(said.get("data_path") or defaults["data_path"], dataset)
     own = _read_properties(folder / f"{dataset}.yaml", config.yaml_loader)
     # Written for RecBole without the plugin, it may hold a model's settings too; a data set decides on data only.
@@ -220,11 +238,14 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
         defaults["train_neg_sample_args"] = None
 
 
-def model_properties(model: str) -> list[str]:
-    """The property files of a model, within `properties`: comment models take `LSVCRComment`'s values unless they have
+def model_files(model: str) -> list[Path]:
+    """The property files of a model, the last one on top: comment models take `LSVCRComment`'s values unless they have
     their own, since RecBole's defaults for context-aware models are of another task."""
-    shared = ["model/LSVCRComment"] if model in MODELS and MODELS[model].family == CONTEXT else []
-    return [*shared, f"model/{model}"]
+    if model in CUSTOM:
+        return list(CUSTOM[model].defaults)
+    folder = properties_dir() / "model"
+    shared = [folder / "LSVCRComment.yaml"] if model in MODELS and MODELS[model].family == CONTEXT else []
+    return [*shared, folder / f"{model}.yaml"]
 
 
 def _read_properties(file: Path, loader: Any) -> dict[str, Any]:
@@ -271,12 +292,13 @@ def _patch_data_utils(module: ModuleType) -> None:
 
     @wraps(stock)
     def get_dataloader(config: Any, phase: str) -> Any:
-        if config["model"] not in MODELS:
+        model = _joint_model(config["model"])
+        if model is None:
             return stock(config, phase)
         loaders = importlib.import_module("recbole_lsvcr.data.loader")
         if phase == "train":
             return loaders.JointTrainLoader
-        return loaders.CommentEvalLoader if MODELS[config["model"]].family == CONTEXT else loaders.JointEvalLoader
+        return loaders.CommentEvalLoader if model.family == CONTEXT else loaders.JointEvalLoader
 
     _replace(module, "get_dataloader", get_dataloader)
 
@@ -314,11 +336,11 @@ def _generate_sample(folder: Path) -> None:
 
 
 def _answer(ending: str, where: str, what: str) -> Callable[[ModuleType], None]:
-    """The patch that makes `<Model><ending>` of every model of ours an attribute, imported when it is asked for."""
+    """The patch that makes `<Model><ending>` of every joint model an attribute, imported when it is asked for."""
 
     def patch(module: ModuleType) -> None:
         def __getattr__(name: str) -> Any:
-            if name.endswith(ending) and name.removesuffix(ending) in MODELS:
+            if name.endswith(ending) and _joint_model(name.removesuffix(ending)) is not None:
                 return getattr(importlib.import_module(where), what)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 

@@ -100,11 +100,19 @@ def restore_config(values: dict[str, Any]) -> Any:
     from recbole.config import Config
     from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
+    from recbole_lsvcr.custom_models import PATH_KEY
+    from recbole_lsvcr.plugin import CUSTOM
+
     config = Config.__new__(Config)
     config._init_parameters_category()
     config.yaml_loader = config._build_yaml_loader()
     config.file_config_dict, config.variable_config_dict, config.cmd_config_dict = {}, {}, {}
     config.internal_config_dict, config.external_config_dict = {}, {}
+    path = values.get(PATH_KEY)
+    if path and values["model"] not in CUSTOM:  # a file decides on no import
+        raise CheckpointError(
+            f"the checkpoint's model is a class of your own, {path}: call recbole_lsvcr.register_model({path!r}) first"
+        )
     config.model, config.dataset, config.model_class = values["model"], values["dataset"], get_model(values["model"])
     config.final_config_dict = {key: value for key, value in values.items() if key not in MACHINE_KEYS}
     for key, kind in (("MODEL_TYPE", ModelType), ("MODEL_INPUT_TYPE", InputType), ("eval_type", EvaluatorType)):

@@ -53,6 +53,8 @@ def test_other_mistakes(tmp_path: Path) -> None:
         load_config(None, {"dataset": "absent", "data_path": str(tmp_path), "output": "out"})
     with pytest.raises(ConfigError, match="model 'SASREC' is not known"):
         load_config(None, {**SAMPLE, "model": "SASREC"})
+    with pytest.raises(ConfigError, match=r"model 'Foo' is not known.*one of yours as my_module:MyModel"):
+        load_config(None, {**SAMPLE, "model": "Foo"})
     with pytest.raises(ConfigError, match="sequential"):
         load_config(None, {**SAMPLE, "model": "BPR"})
     with pytest.raises(ConfigError, match=r"valid_metric = 'NDCG@7'"):
@@ -145,7 +147,7 @@ def test_baselines_share_the_settings_of_the_comparison() -> None:
 def test_every_parameter_is_documented_and_has_a_default() -> None:
     overall = read_yaml(properties_dir() / "overall.yaml")
     video, comment = (read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("LSVCR", "LSVCRComment"))
-    from_command_line = {"task", "stage", "output"}
+    from_command_line = {"task", "stage", "output", "custom_model"}
     assert {parameter.name for parameter in PARAMETERS} - from_command_line == set(overall) | {"reads_comments"}
     others = [read_yaml(properties_dir() / "model" / f"{name}.yaml") for name in ("DMT", "MBHT", "UniSRec")]
     assert {parameter.name for parameter in MODEL_PARAMETERS} <= {*video, *comment}.union(*others)

@@ -15,8 +15,10 @@ from recbole.utils import get_model
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import size_parameters
 from recbole_lsvcr.config import check_keys, check_model, known_keys
+from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.plugin import CUSTOM
 
 Role = Literal["rule", "baseline", "ours"]
 MAIN, ABLATION, STEPS, COLD = "main", "ablation", "alignment-steps", "cold"
@@ -183,6 +185,8 @@ class Catalogue:
             given = {key: value for key, value in given.items() if not key.startswith("alignment")}
         size = size_parameters(model, int(self.given.get("hidden_size") or DEFAULT_SIZE))
         size = {key: value for key, value in size.items() if key in known}  # rules have no vectors
+        if model in CUSTOM:
+            given[PATH_KEY] = f"{CUSTOM[model].module}:{model}"
         return {**given, **size, **self.model_settings.get(model, {})}
 
     def _check(self, arms: Sequence[Arm]) -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 
+from recbole_lsvcr.custom_models import register_model
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.plugin import MODELS
 
@@ -23,8 +24,6 @@ def resolve(name: str, known: Sequence[str] = ()) -> str:
         ConfigError: there is no such model.
     """
     if ":" in name:
-        from recbole_lsvcr.plugin import register_model
-
         return register_model(name)
     for ours in MODELS:
         if ours.lower() == name.lower():
