@@ -1,25 +1,22 @@
-"""A cell: data set × model × setting × seed, computed once, in a process of its own, and kept as one small JSON.
-
-`python -m recbole_lsvcr.benchmark.cell FILE` computes the cell that FILE describes, in this process.
-"""
+"""A cell: data set × model × setting × seed, computed once, in a process of its own, and kept as one small JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import re
 import resource
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -142,15 +139,23 @@ def _peak_memory_mb() -> int:
 
 
 class Processes:
-    """The processes of cells that are being computed, so that all can be stopped at once."""
+    """The processes of cells that are being computed, so that all can be stopped at once.
+
+    They are forked from one process that has imported everything and done nothing else: importing RecBole takes longer
+    than a small cell.
+    """
 
     def __init__(self) -> None:
         self.stopped = False
-        self._running: set[subprocess.Popen[bytes]] = set()
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload([__name__])
+        self._running: set[Any] = set()
         self._lock = threading.Lock()
 
-    def wait(self, command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> int:
-        """Run a command to its end; returns its exit status.
+    def wait(self, target: Callable[..., None], *arguments: Any) -> int:
+        """Run `target(*arguments)` in a process of its own to its end; returns its exit status.
 
         Raises:
             Stopped: `stop` was called before it ended.
@@ -158,22 +163,21 @@ class Processes:
         with self._lock:
             if self.stopped:
                 raise Stopped
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-            )
+            process = self._context.Process(target=target, args=arguments)
+            process.start()
             self._running.add(process)
         try:
-            status = process.wait()
+            process.join()
         except BaseException:
             process.terminate()
-            process.wait()
+            process.join()
             raise
         finally:
             with self._lock:
                 self._running.discard(process)
         if self.stopped:
             raise Stopped
-        return status
+        return int(process.exitcode)
 
     def stop(self) -> None:
         """Stop what runs and start nothing more; the cells continue where they are when they are asked for again."""
@@ -193,12 +197,12 @@ def in_own_process(
     work: Path,
     *,
     trial: bool = False,
-    environment: Mapping[str, str] | None = None,
+    threads: int | None = None,
     processes: Processes | None = None,
 ) -> dict[str, Any]:
     """One cell in a process of its own: its memory is its own, and a cell that dies takes nothing with it.
 
-    What the process prints is kept in `<work>/<cell>/output.log`; what is to be computed in `cell.json` beside it.
+    What the process prints is kept in `<work>/<cell>/output.log`. `threads`: it computes with; None: as PyTorch does.
 
     Raises:
         Stopped: `processes` are being stopped; nothing is written.
@@ -207,16 +211,28 @@ def in_own_process(
     known = finished(file)
     if known is not None:
         return known
-    folder = work / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "cell.json", {"cell": vars(cell), "results": str(results), "work": str(work), "trial": trial})
-    command = [sys.executable, "-m", "recbole_lsvcr.benchmark.cell", str(folder / "cell.json")]
-    with open(folder / "output.log", "ab") as log:
-        status = (processes or Processes()).wait(command, log, {**os.environ, **(environment or {})})
+    log = work / cell.name / "output.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    status = (processes or Processes()).wait(_in_this_process, cell, results, work, trial, threads, log)
     if status:
         reason = f"its process ended with status {status}; see output.log in the cell's folder"
         write_json(file, {**_head(cell), "status": "failed", "reason": reason, "cost": {"seconds": None}})
     return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads: int | None, log: Path) -> None:
+    """What the process of a cell does: its words go to a file, and an interruption of the benchmark ends it quietly."""
+    with open(log, "ab") as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        run_cell(cell, results, work, trial=trial)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
@@ -237,13 +253,28 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
     alignment = {} if aligned is None else {"alignment": {"held_out": aligned, "seconds": round(seconds, 1)}}
     return {
         "task": run.dataset.kind,
-        **({} if report is None else {"phases": report["phases"]}),
+        **(
+            {}
+            if report is None
+            else {"phases": {name: _phase(name, found) for name, found in report["phases"].items()}}
+        ),
         **alignment,
         "training": _training(config, trained),
         "cost": {"parameters": trained.parameters}
         | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
         "environment": {key: value for key, value in pipeline.environment().items() if key != "command"},
     }
+
+
+def _phase(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a phase: of validation no slices, which nobody is to choose by."""
+    if name == "test":
+        return dict(summary)
+    protocols = {
+        protocol: {key: value for key, value in found.items() if key != "slices"}
+        for protocol, found in summary["protocols"].items()
+    }
+    return {**summary, "protocols": protocols}
 
 
 def _training(config: LSVCRConfig, trained: pipeline.FinetuneResult) -> dict[str, Any]:
@@ -286,14 +317,3 @@ def best_epoch(history: Sequence[Mapping[str, Any]]) -> int | None:
     """The epoch whose checkpoint is the best one; None without validation."""
     scored = [entry for entry in history if "valid_score" in entry]
     return max(scored, key=lambda entry: (entry["valid_score"], -entry["epoch"]))["epoch"] if scored else None
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Compute the cell that a file written by `in_own_process` describes."""
-    spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    run_cell(Cell(**spec["cell"]), Path(spec["results"]), Path(spec["work"]), trial=spec["trial"])
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.benchmark.cell import Cell, in_own_process
+from recbole_lsvcr.benchmark.cell import Cell, Processes, in_own_process
 from recbole_lsvcr.config import read_yaml
 from recbole_lsvcr.errors import ConfigError, LSVCRError
 
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LSVCRError as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
         return 2
-    failed = 0
+    failed, processes = 0, Processes()
     for number, cell in enumerate(cells, start=1):
         if options.minutes is not None and time.perf_counter() - started > options.minutes * 60:
             sys.stdout.write(f"time is up after {number - 1} of {len(cells)} cells; the same command continues\n")
             break
-        content = in_own_process(cell, options.results, options.work)
+        content = in_own_process(cell, options.results, options.work, processes=processes)
         failed += content["status"] != "done"
         sys.stdout.write(f"[{number}/{len(cells)}] {cell.name}: {content['status']} ({content['cost']['seconds']} s)\n")
         sys.stdout.flush()

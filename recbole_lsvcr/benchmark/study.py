@@ -255,14 +255,15 @@ class Study:
         minutes = self.options.minutes
         if minutes is not None and time.monotonic() - self._started > minutes * 60:
             raise _TimeUp
-        threads = max(1, (os.cpu_count() or 1) // self.options.jobs)
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(said) if said.isdecimal() else max(1, (os.cpu_count() or 1) // self.options.jobs)
         started = time.monotonic()
         content = in_own_process(
             cell,
             self.folder / CELLS,
             self.folder / WORK,
             trial=trial,
-            environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))},
+            threads=threads,
             processes=self.processes,
         )
         self._progress.done(cell, content, trial=trial, seconds=time.monotonic() - started)

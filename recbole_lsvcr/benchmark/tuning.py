@@ -96,8 +96,8 @@ def search(
 ) -> list[Trial]:
     """Try `budget` settings one after the other; the same arguments and scores give the same trials.
 
-    A space of choices that the budget covers is tried completely, in its order; otherwise the first trial is `first`, and a
-    tree-structured Parzen estimator proposes the others.
+    A space of choices that the budget covers is tried completely, in its order; otherwise the first trial is `first`,
+    and a tree-structured Parzen estimator proposes the others.
 
     Args:
         space: see `Tuning`. first: the model's own values of the parameters.
