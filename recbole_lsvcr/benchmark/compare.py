@@ -21,13 +21,12 @@ import polars as pl
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.benchmark.cells import Cell, read_plan
+from recbole_lsvcr.benchmark.statistics import clustered_interval
 from recbole_lsvcr.errors import EvaluationError, LSVCRError
 
 METRIC, PHASE = "ndcg@10", "test"
 PROTOCOLS = ("available+period", "available+uniform")  # the default is the first that was ranked: videos, comments
 SLICES = ("all", "seen_items", "unseen_items")
-RESAMPLES = 10_000
-_AT_ONCE = 500  # resamples held in memory
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
-
-
-def clustered_interval(
-    values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of the mean of `values` [I] when clusters (`clusters` [I]) are drawn anew.
-
-    Percentile bootstrap; a mean is over instances, so that a user counts as often as he has instances.
-    """
-    _, cluster = np.unique(clusters, return_inverse=True)
-    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
-    rng, n = np.random.default_rng(seed), len(counts)
-    means = []
-    for start in range(0, resamples, _AT_ONCE):
-        size = min(_AT_ONCE, resamples - start)
-        times = rng.multinomial(n, np.full(n, 1 / n), size=size)  # [size, n] how often each cluster is drawn
-        means.append((times @ sums) / (times @ counts))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def difference(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str = METRIC) -> Difference:
