@@ -20,6 +20,7 @@ from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import CUSTOM, MODELS, model_files, properties_dir
+from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -76,6 +77,7 @@ class LSVCRConfig(Config):
         ours = read_yaml(properties_dir() / "model" / f"{MODEL_OF[task_of(model_class)]}.yaml")
         own = model_files(model) if model in CUSTOM else model_files(model)[-1:]
         set_by_model = {key for file in own if file.is_file() for key in read_yaml(file)}
+        self.internal_config_dict.update(read_yaml(properties_dir() / "joint.yaml").get(model, {}))
         shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
         self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
         if not hasattr(model_class, "input_type") and "loss_type" not in {
@@ -294,6 +296,7 @@ def _check_together(config: LSVCRConfig) -> None:
         raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
     if config["alignment"]:
         load_alignment_config(config["alignment"])
+    check_settings(config)
     if config["trainable_text"] and not getattr(get_model(config["model"]), "trains_text", False):
         raise ConfigError(
             f"trainable_text = {config['trainable_text']!r} is for the comment baselines (CommentDSSM, CommentGRU …); "

@@ -9,6 +9,7 @@ pipeline.align(config); pipeline.encode(config); pipeline.finetune(config); repo
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import sys
@@ -28,7 +29,6 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from dataset_tools.files import atomic_path, write_json
 from recbole_lsvcr.alignment.config import load_alignment_config
-from recbole_lsvcr.alignment.identity import identity
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, load_config, load_configs, output_folder, plain
 from recbole_lsvcr.data.dataset import JointDataset, task_of
@@ -41,6 +41,7 @@ from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol
 from recbole_lsvcr.joint_trainer import BothLoader, JointTrainer
+from recbole_lsvcr.pretraining import check_stage, identity, only_pretrains, pretrain, stage_config
 from recbole_lsvcr.trainer import LSVCRTrainer
 
 if TYPE_CHECKING:
@@ -56,13 +57,17 @@ logger = logging.getLogger()
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What fine-tuning leaves: the best epoch's checkpoint, its validation score, and the log of every epoch."""
+    """What fine-tuning leaves: the best epoch's checkpoint, its validation score, and the log of every epoch.
+
+    A run that only pre-trains leaves the pre-trained checkpoint, no score (NaN) and no history.
+    """
 
     checkpoint: Path
     best_valid_score: float
     history: list[dict[str, Any]]
     seconds: float
     parameters: int  # trainable ones
+    pretraining: dict[str, Any] | None = None  # epochs, seconds and history of the pre-training, where there was one
 
 
 class Run:
@@ -112,23 +117,31 @@ class Run:
         train = JointTrainLoader(self.config, parts[0], sampler, shuffle=True)
         return train, eval_loader(self.config, parts[1]), eval_loader(self.config, parts[2])
 
-    def trainer(self, *, from_alignment: bool = False, trainer_class: type[LSVCRTrainer] | None = None) -> LSVCRTrainer:
-        """A new model, initialised from the seed (and the alignment), and its trainer (of `trainer_class`)."""
+    def trainer(
+        self,
+        *,
+        from_alignment: bool = False,
+        pretrained: Path | None = None,
+        trainer_class: type[LSVCRTrainer] | None = None,
+    ) -> LSVCRTrainer:
+        """A new model, initialised from the seed (and the alignment, or the pre-trained checkpoint), and its trainer
+        (of `trainer_class`)."""
         train, _, _ = self.loaders
         aligned = self._aligned_weights() if self.aligned and from_alignment else None
-        init_seed(self.config["seed"], self.config["reproducibility"])
-        model = self.model_class(self.config, train.dataset)
+        config = stage_config(self.config, pretrained)
+        init_seed(config["seed"], config["reproducibility"])
+        model = self.model_class(config, train.dataset)
         if aligned is not None:
             model.sr.load_weights(aligned)
-        model = model.to(self.config["device"])
+        model = model.to(config["device"])
         if trainer_class is None:
-            found = get_trainer(self.config["MODEL_TYPE"], self.config["model"])
+            found = get_trainer(config["MODEL_TYPE"], config["model"])
             trainer_class = found if issubclass(found, LSVCRTrainer) else LSVCRTrainer
-        trainer = trainer_class(self.config, model)
+        trainer = trainer_class(config, model)
         trainer.saved_model_file = str(self.model_folder / "best.pth")
         trainer.last_file = self.model_folder / "last.pth"
         trainer.candidates_dir = self.candidates_dir
-        trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint}
+        trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint, **identity(pretrained)}
         return trainer
 
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
@@ -166,6 +179,8 @@ class Run:
 
     def alignment_identity(self) -> dict[str, Any]:
         """What alignments must have in common with this run's to be one and the same, but for the language model."""
+        from recbole_lsvcr.alignment.identity import identity
+
         given = self._prepared()
         return identity(given.data, given.config, given.sr, given.seed)
 
@@ -226,9 +241,16 @@ class Run:
         return ensure_store(self.config, self.dataset.joint, encoder, kinds=(self.dataset.kind,))
 
     def finetune(self) -> FinetuneResult:
-        """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`."""
+        """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`. A model that has a
+        pre-training is pre-trained first."""
         train, _, _ = self.loaders
-        return self._fit(self.trainer(from_alignment=True), train)
+        started = time.perf_counter()
+        first = pretrain(self)
+        if first is None:
+            return self._fit(self.trainer(from_alignment=True), train)
+        if only_pretrains(self.config):
+            return FinetuneResult(first.checkpoint, math.nan, [], time.perf_counter() - started, first.record)
+        return self._fit(self.trainer(pretrained=first.checkpoint), train, first.record)
 
     def finetune_with(self, comments: Run) -> FinetuneResult:
         """Train one model on this run's videos and the other run's comments; both keep it as their `best.pth`."""
@@ -238,7 +260,9 @@ class Run:
         trainer.join(comments.trainer(), valid if len(valid.dataset) else None)
         return self._fit(trainer, BothLoader(self.loaders[0], comments.loaders[0], int(self.config["seed"])))
 
-    def _fit(self, trainer: LSVCRTrainer, train: JointTrainLoader | BothLoader) -> FinetuneResult:
+    def _fit(
+        self, trainer: LSVCRTrainer, train: JointTrainLoader | BothLoader, pretraining: dict[str, Any] | None = None
+    ) -> FinetuneResult:
         _, valid, _ = self.loaders
         started = time.perf_counter()
         size = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
@@ -249,13 +273,11 @@ class Run:
             f"{len(self.loaders[0].dataset):,}",
             f"{len(valid.dataset):,}",
         )
-        score, _ = trainer.fit(train, valid if len(valid.dataset) else None, show_progress=self._show_progress())
+        score, _ = trainer.fit(train, valid if len(valid.dataset) else None, show_progress=self.show_progress)
         seconds = time.perf_counter() - started
-        write_json(
-            self.model_folder / "history.json",
-            {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history},
-        )
-        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds, size)
+        log = {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history}
+        write_json(self.model_folder / "history.json", log | ({"pretraining": pretraining} if pretraining else {}))
+        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds, size, pretraining)
 
     def evaluate(self) -> dict[str, Any]:
         """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`,
@@ -284,7 +306,7 @@ class Run:
                 )
                 continue
             started = time.perf_counter()
-            results[phase] = trainer.rank(loaders[phase], protocols, show_progress=self._show_progress())
+            results[phase] = trainer.rank(loaders[phase], protocols, show_progress=self.show_progress)
             seconds[phase] = round(time.perf_counter() - started, 3)
         return self._write(results, seconds)
 
@@ -306,7 +328,9 @@ class Run:
         write_json(self.model_folder / "metrics.json", report)
         return report
 
-    def _show_progress(self) -> bool:
+    @property
+    def show_progress(self) -> bool:
+        """Whether a progress bar is wanted, and somebody there to see it."""
         return bool(self.config["show_progress"]) and sys.stderr.isatty()
 
     def describe(self) -> None:
@@ -385,6 +409,7 @@ def run_tasks(configs: Sequence[LSVCRConfig], stage: str = "all") -> list[dict[s
         )
     runs: list[Run] = []
     for config in configs:  # what is wrong with the data of a later task is said before the first one's work
+        check_stage(config, stage)
         runs.append(Run(config, runs[0].dataset.joint if runs else None))
         runs[-1].describe()
         runs[-1].dataset  # noqa: B018

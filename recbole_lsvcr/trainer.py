@@ -53,6 +53,7 @@ FREE_TO_CHANGE = frozenset(
         "seeds",
         "tune",
         "model_settings",
+        "pre_model_path",  # known by the weights in it
     }
 )
 
@@ -115,7 +116,10 @@ class LSVCRTrainer(Trainer):
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
-        self.data_identity = {"data": train_data.dataset.joint.tables.fingerprint}
+        self.data_identity = {
+            **getattr(self, "data_identity", {}),
+            "data": train_data.dataset.joint.tables.fingerprint,
+        }
         self._continue(verbose)
         for epoch in range(self.start_epoch, self.epochs):
             if self.finished:
@@ -311,6 +315,11 @@ class LSVCRTrainer(Trainer):
                 f"{self.last_file} belongs to a run with other settings ({shown}); use another --output, or "
                 "remove the folder"
             )
+        if state.get("start") != self.data_identity.get("start"):
+            raise CheckpointError(
+                f"{self.last_file} was fine-tuned from other pre-trained weights; give those, use another --output, or "
+                "remove the folder"
+            )
 
     def load_best(self, file: str | Path) -> None:
         """Load a model checkpoint after checking that it is of this model and data set.
@@ -319,7 +328,7 @@ class LSVCRTrainer(Trainer):
             CheckpointError: missing, unsafe or damaged, of another model, of another data set.
         """
         state = load_checkpoint(file, map_location=self.device)
-        saved = state.get("config", {})
+        saved = state.get("config", state.get("settings", {}))
         for key in ("model", "dataset"):
             if key in saved and saved[key] != self.config[key]:
                 raise CheckpointError(

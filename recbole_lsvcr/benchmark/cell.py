@@ -259,6 +259,7 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
             else {"phases": {name: _phase(name, found) for name, found in report["phases"].items()}}
         ),
         **alignment,
+        **({} if trained.pretraining is None else {"pretraining": trained.pretraining}),
         "training": _training(config, trained),
         "cost": {"parameters": trained.parameters}
         | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
