@@ -66,8 +66,8 @@ class FinetuneResult:
     best_valid_score: float
     history: list[dict[str, Any]]
     seconds: float
-    parameters: int  # trainable ones
     pretraining: dict[str, Any] | None = None  # epochs, seconds and history of the pre-training, where there was one
+    parameters: int | None = None  # trainable ones; None where only the pre-training was asked for
 
 
 class Run:
@@ -277,7 +277,7 @@ class Run:
         seconds = time.perf_counter() - started
         log = {"best_valid_score": plain(score), "parameters": size, "epochs": trainer.history}
         write_json(self.model_folder / "history.json", log | ({"pretraining": pretraining} if pretraining else {}))
-        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds, size, pretraining)
+        return FinetuneResult(Path(trainer.saved_model_file), float(score), trainer.history, seconds, pretraining, size)
 
     def evaluate(self) -> dict[str, Any]:
         """Rank the phases of `report_phases` under every protocol; writes `metrics.json` and, with `save_instances`,
