@@ -72,7 +72,7 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
                 rows.append([f"  {label}", *_numbers(values, shown), f"{values['instances']:,}"])
         if found["chance"]:
             rows.append(["  chance", *_numbers(found["chance"], shown), ""])
-    return [head, *_aligned(rows), *_left_out(protocols)]
+    return [head, *aligned(rows), *_left_out(protocols)]
 
 
 def _left_out(protocols: Mapping[str, Any]) -> list[str]:
@@ -95,7 +95,8 @@ def _numbers(values: Mapping[str, Any], names: list[str]) -> list[str]:
     return ["-" if values[name] is None else f"{values[name]:.4f}" for name in names]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as lines with columns of one width, a rule below the first; the first column to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

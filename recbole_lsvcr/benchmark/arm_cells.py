@@ -39,6 +39,7 @@ class ArmCells:
         cells: every final cell expected, of different seeds.
         chosen: hyper-parameters tuning chose. trials: the tuning trials' JSON, as files (relative to the study's
             folder) or as contents. tuned: the names shown of a trial's parameters; none given: those of `chosen`.
+        failed: why no cell could be planned.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ArmCells:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     trials: Sequence[Path | Mapping[str, Any]] = ()
     tuned: Sequence[str] = ()
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class ReadArm:
 def read_arm_cells(plan: ArmCells, folder: Path) -> ReadArm:
     """An arm's final cells below `folder`: `done` with every seed, `partial` with some, `failed` where none is done and
     one failed, `missing` where none was computed."""
+    if plan.failed is not None:
+        return ReadArm(plan, {}, "failed", plan.failed)
     done: dict[int, Mapping[str, Any]] = {}
     reasons: dict[str, list[int]] = {}
     failed = False

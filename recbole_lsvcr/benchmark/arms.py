@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from recbole.utils import get_model
 
+from recbole_lsvcr.benchmark.arm_cells import Group, Role
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import size_parameters
 from recbole_lsvcr.config import check_keys, check_model, known_keys
@@ -20,8 +21,10 @@ from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.plugin import CUSTOM
 
-Role = Literal["rule", "baseline", "ours"]
-MAIN, ABLATION, STEPS, COLD = "main", "ablation", "alignment-steps", "cold"
+MAIN: Group = "main"
+ABLATION: Group = "ablation"
+STEPS: Group = "alignment-steps"
+COLD: Group = "cold"
 DEFAULT_SIZE = 64  # of a video's vector, for every model (section 4.1.4)
 
 
@@ -40,7 +43,7 @@ class Arm:
     task: str
     role: Role
     setting: str = MAIN
-    group: str = MAIN
+    group: Group = MAIN
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     chosen_with: str | None = None
 
@@ -250,7 +253,7 @@ class Catalogue:
         return arms
 
 
-def _variant(whole: Arm, name: str, setting: str, group: str, changes: Mapping[str, Any]) -> Arm:
+def _variant(whole: Arm, name: str, setting: str, group: Group, changes: Mapping[str, Any]) -> Arm:
     return replace(
         whole,
         name=name,

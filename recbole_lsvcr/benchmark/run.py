@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.benchmark.study import Options, Study
-from recbole_lsvcr.report import log_to
+from dataset_tools.errors import DataToolError
+from dataset_tools.files import write_json
+from dataset_tools.portrait_numbers import count
+from dataset_tools.portrait_warnings import warnings
+from recbole_lsvcr import pipeline
+from recbole_lsvcr.benchmark.aggregate import StudyCells, aggregate
+from recbole_lsvcr.benchmark.arm_cells import ArmCells, FinalCell
+from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS
+from recbole_lsvcr.benchmark.report import write_report
+from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
+from recbole_lsvcr.config import LSVCRConfig, plain
+from recbole_lsvcr.report import aligned, log_to
 
 __all__ = ["Options", "run_benchmark"]
+
+logger = logging.getLogger()
+RESULTS, PORTRAIT = "results.json", "portrait.json"
+# What every model of a task has in common, beside data and split.
+_SHARED = (
+    "MAX_ITEM_LIST_LENGTH",
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "train_batch_size",
+    "sample_num",
+    "candidate_seed",
+    "text_encoder",
+    "text_transform",
+)
+_SHOWN = ("recall@10", "ndcg@10", "mrr@10")
 
 
 def run_benchmark(given: Mapping[str, Any], options: Options) -> tuple[str, bool]:
     """Compute what is missing, and write `results.json` and the report into the output folder.
 
     Returns:
-        The main tables as text, and whether some cell failed.
+        The main tables as text, and whether some arm lacks a cell.
 
     Raises:
         ConfigError, DataError: what in the configuration or the data cannot be used.
@@ -24,5 +53,98 @@ def run_benchmark(given: Mapping[str, Any], options: Options) -> tuple[str, bool
     with log_to({"output": given.get("output"), "state": given.get("state")}):
         study = Study(given, options)
         study.run()
-    failed = [outcome for outcome in study.outcomes.values() if outcome.failed]
-    return "", bool(failed)
+        results = aggregate(_planned(study), study.folder)
+        write_json(study.folder / RESULTS, results)
+        write_report(results, study.folder)
+    incomplete = any(arm["status"] != "done" for task in results["tasks"].values() for arm in task["arms"])
+    return f"{_text(results)}\nreport: {study.folder / 'report.html'}\n", incomplete
+
+
+def _planned(study: Study) -> StudyCells:
+    """The study as its cells are to be read."""
+    ours = {arm.task: study.configuration(arm) for arm in study.main if arm.role == "ours"}
+    config = next(iter(ours.values()))
+    environment = pipeline.environment()
+    return StudyCells(
+        dataset=str(config["dataset"]),
+        synthetic=config["dataset"] == "lsvcr-sample",
+        split=", ".join(f"{key} {value}" for key, value in config["eval_args"]["split"].items()),
+        history=int(config["MAX_ITEM_LIST_LENGTH"]),
+        seeds=study.seeds,
+        selection="; ".join(f"{task}s: {_selection(config)}" for task, config in ours.items()),
+        command=environment.pop("command"),
+        environment=environment,
+        shared={**{name: plain(config[name]) for name in _SHARED}, "embedding size": study.size},
+        arms=[_arm_cells(study, outcome) for outcome in study.outcomes.values()],
+        tune={"budget": study.tuning.budget, "space": plain(study.tuning.space)} if study.tuning.budget else None,
+        portrait=_portrait(config, study),
+        references={
+            ABLATION: "main",
+            STEPS: f"steps-{study.options.steps[0]}" if study.options.steps else "main",
+            COLD: "main",
+        },
+        primary={task: protocol for task, config in ours.items() if (protocol := _valid_protocol(config))},
+    )
+
+
+def _valid_protocol(config: LSVCRConfig) -> str | None:
+    return config["comment_valid_protocol" if config["task"] == "comment" else "valid_protocol"]
+
+
+def _selection(config: LSVCRConfig) -> str:
+    return f"{config['valid_metric']} on validation under {_valid_protocol(config) or config['eval_args']['mode']}"
+
+
+def _arm_cells(study: Study, outcome: Outcome) -> ArmCells:
+    arm = outcome.arm
+    return ArmCells(
+        name=arm.name,
+        model=arm.model,
+        task=arm.task,
+        setting=arm.setting,
+        group=arm.group,
+        role=arm.role,
+        cells=[FinalCell(seed, cell.name) for seed, cell in outcome.cells.items()],
+        chosen=outcome.chosen,
+        trials=[cell.file(Path(CELLS), trial=True) for _, cell in outcome.trials],
+        tuned=list(study.tuning.of(arm.model)),
+        failed=outcome.failed,
+    )
+
+
+def _portrait(config: LSVCRConfig, study: Study) -> dict[str, Any] | None:
+    """The data set's portrait, counted once for these data; None, with a warning, where it cannot be."""
+    folder = Path(config["data_path"])
+    try:
+        numbers = count(folder)
+    except DataToolError as error:
+        logger.warning("the report has no portrait of the data set: %s", error)
+        return None
+    found = {**asdict(numbers), "warnings": [asdict(hint) for hint in warnings(numbers, str(config["text_encoder"]))]}
+    write_json(study.folder / PORTRAIT, found)
+    return found
+
+
+def _text(results: Mapping[str, Any]) -> str:
+    """The main arms of each task under the primary ranking, for the terminal."""
+    lines = []
+    for name, task in results["tasks"].items():
+        protocol = task["primary"]["protocol"]
+        synthetic = " (synthetic data)" if results["synthetic"] else ""
+        lines.append(f"\n{results['dataset']}{synthetic}, {name}s, test, {protocol}; mean ± std of seeds")
+        rows = [["model", *_SHOWN, "seeds"]]
+        for arm in task["arms"]:
+            if arm["group"] == "main":
+                found = arm["quality"].get(protocol, {}).get("all", {})
+                rows.append([arm["name"], *(_spread(found.get(metric)) for metric in _SHOWN), str(len(arm["seeds"]))])
+        lines += aligned(rows)
+        for arm in task["arms"]:
+            if arm["reason"]:
+                lines.append(f"{arm['name']} is {arm['status']}: {arm['reason']}")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(value: Mapping[str, Any] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "-"
+    return f"{value['mean']:.4f}" + ("" if value["std"] is None else f" ± {value['std']:.4f}")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_lsvcr import pipeline
-from recbole_lsvcr.benchmark.arms import Arm, Catalogue
-from recbole_lsvcr.benchmark.cell import Cell, Processes, Stopped, in_own_process
+from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
+from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
-from recbole_lsvcr.config import check_keys, known_keys, load_config, output_folder
+from recbole_lsvcr.config import LSVCRConfig, check_keys, known_keys, load_config, output_folder
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME
 
@@ -85,6 +85,7 @@ class Study:
         rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
         self.places = {key: rest.pop(key) for key in PLACES if key in rest}
         self.settings = {"protocols": PROTOCOLS, **rest}
+        self.size = int(rest.get("hidden_size") or DEFAULT_SIZE)
         catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)
         names = options.names or given.get("benchmark")
         self.main = catalogue.main(names)
@@ -119,12 +120,12 @@ class Study:
                         f"tune: {arm.model} does not read all of the space ({error}); name such a parameter under the "
                         "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
                     ) from error
-            load_config(None, {**self._given(self.cell(arm, {}, self.seeds[0])), "output": str(self.folder)})
+            self.configuration(arm)
         fingerprint = ""
-        for task in self.tasks:
-            ours = next(arm for arm in self.main if arm.task == task and arm.role == "ours")
-            config = load_config(None, {**self._given(self.cell(ours, {}, 0)), "output": str(self.folder)})
-            data = pipeline.Run(config).dataset
+        for arm in self.main:
+            if arm.role != "ours":
+                continue
+            data = pipeline.Run(self.configuration(arm)).dataset
             data.build()
             fingerprint = data.joint.tables.fingerprint
         return fingerprint
@@ -136,13 +137,11 @@ class Study:
 
     def cell(self, arm: Arm, parameters: Mapping[str, Any], seed: int) -> Cell:
         """The cell of an arm with tuned parameters and a seed."""
-        places = {**self.places, **{name: str(self.folder / WORK / name) for name in ("candidates", "stores")}}
-        if arm.aligns:
-            places["alignments"] = str(self.folder / WORK / "alignments")
-            if "alignment_folder" in self.places:  # one alignment serves every seed
-                places["alignment_seed"] = self.seeds[0]
-        else:
+        places = {**self.places, **{name: str(self.folder / WORK / name) for name in SHARED_FOLDERS}}
+        if not arm.aligns:
             places.pop("alignment_folder", None)
+        elif "alignment_folder" in self.places:  # one alignment serves every seed
+            places["alignment_seed"] = self.seeds[0]
         return Cell(
             arm.model,
             arm.setting,
@@ -153,10 +152,16 @@ class Study:
             arm=arm.name,
         )
 
-    @staticmethod
-    def _given(cell: Cell) -> dict[str, Any]:
-        places = {name: value for name, value in cell.places.items() if name in BY_NAME or name in PLACES}
-        return {**cell.parameters, **places, "model": cell.model, "seed": cell.seed}
+    def configuration(self, arm: Arm) -> LSVCRConfig:
+        """The configuration of an arm before anything is tuned.
+
+        Raises:
+            ConfigError: there is something wrong with it.
+        """
+        cell = self.cell(arm, {}, self.seeds[0])
+        places = {name: value for name, value in cell.places.items() if name not in SHARED_FOLDERS}
+        given = {**cell.parameters, **places, "model": cell.model, "seed": cell.seed, "output": str(self.folder)}
+        return load_config(None, given)
 
     def _expected(self) -> int:
         """Cells and trials of all arms, at most."""
@@ -228,7 +233,7 @@ class Study:
 
     def _tune(self, outcome: Outcome) -> None:
         arm = outcome.arm
-        config = load_config(None, {**self._given(self.cell(arm, {}, 0)), "output": str(self.folder)})
+        config = self.configuration(arm)
         space, bigger = self.tuning.of(arm.model), bool(config["valid_metric_bigger"])
         tried: dict[str, dict[str, Any]] = {}
 
