@@ -356,12 +356,29 @@ def test_instances_that_are_gone_or_of_another_run(folder: Path) -> None:
     task = aggregate(_study(ARMS), folder)["tasks"]["video"]
     assert _compared(task, "SASRec")["seeds"] == {"arm": 2, "baseline": 1}
     assert _named(task, "SASRec")["seeds"] == [1, 2, 3]
-    assert [note.split(" is not in")[0] for note in task["notes"]] == ["SASRec, seed 1,", "SASRec, seed 2,"]
+    assert [note.split(":")[0] for note in task["notes"]] == ["SASRec, seed 1", "SASRec, seed 2"]
     assert "no longer there" in task["notes"][0] and "its JSON differ" in task["notes"][1]
     files[3].write_bytes(b"no Parquet")
     task = aggregate(_study(ARMS), folder)["tasks"]["video"]
     assert "cannot be read" in task["notes"][2] and not any(x["baseline"] == "SASRec" for x in task["comparisons"])
     assert str(folder) not in json.dumps(task)
+    files[2].unlink()
+    notes = aggregate(_study(ARMS), folder)["tasks"]["video"]["notes"]
+    assert notes[0].startswith(
+        "SASRec, seeds 1, 2: not in the comparisons, its instances-test.parquet is no longer there"
+    )
+
+
+def test_a_metric_that_is_no_number_is_nowhere(folder: Path) -> None:
+    file = folder / "cells/tiny.plain.SASRec.2.json"
+    content = json.loads(file.read_text())
+    content["phases"]["test"]["protocols"][PERIOD]["metrics"]["ndcg@10"] = float("nan")
+    file.write_text(json.dumps(content))
+    content = aggregate(_study(ARMS), folder)
+    _validate(content)
+    task = content["tasks"]["video"]
+    assert list(_named(task, "SASRec")["quality"][PERIOD]["all"]["ndcg@10"]["values"]) == ["1", "3"]
+    assert _compared(task, "SASRec")["seeds"] == {"arm": 2, "baseline": 2} and "differ" in task["notes"][0]
 
 
 def test_other_groups_are_compared_with_their_reference(folder: Path) -> None:
@@ -387,7 +404,7 @@ def test_other_groups_are_compared_with_their_reference(folder: Path) -> None:
     assert not any(one["best"] for one in other)
     one = _only(other, group="alignment-steps", protocol=PERIOD, metric="mrr@10", slice="all")
     assert one["p_holm"] == one["p"]  # a family of one
-    assert task["notes"] == ["group cold is not compared: 'None' does not name one reference arm"]
+    assert task["notes"] == ["group cold is not compared: it has no reference"]
     task = aggregate(_study(arms, references={**references, "cold": "plain"}), folder)["tasks"]["video"]
     assert len(task["notes"]) == 1 and f"not ranked against the same candidates under {PERIOD}" in task["notes"][0]
 

@@ -96,7 +96,7 @@ def read_arm_cells(plan: ArmCells, folder: Path) -> ReadArm:
         if content.get("status") == "done":
             done[cell.seed] = content
             continue
-        failed |= content.get("status") == "failed"
+        failed |= content.get("status") != "missing"
         reasons.setdefault(content.get("reason") or "failed without a reason", []).append(cell.seed)
     reason = "; ".join(f"{_seeds(seeds)}: {text}" for text, seeds in reasons.items()) or None
     if done:
@@ -147,7 +147,7 @@ def _trial(plan: ArmCells, trial: Path | Mapping[str, Any], folder: Path) -> dic
     return {
         "parameters": {name: parameters[name] for name in shown if name in parameters},
         "seed": content.get("seed"),
-        "valid_score": content.get("training", {}).get("best_valid_score"),
+        "valid_score": (content.get("training") or {}).get("best_valid_score"),
         "status": content.get("status"),
         "reason": content.get("reason"),
     }
@@ -166,7 +166,7 @@ def quality(arm: ReadArm) -> dict[str, dict[str, dict[str, Any]]]:
                 sizes = {size: figures[size] for size in SIZES}
                 entry = found.setdefault(protocol, {}).setdefault(part, sizes)
                 for metric, value in figures.items():
-                    if metric not in SIZES and value is not None:
+                    if metric not in SIZES and value is not None and math.isfinite(value):
                         entry.setdefault(metric, {"values": {}})["values"][str(seed)] = value
     for parts in found.values():
         for entry in parts.values():
@@ -247,7 +247,7 @@ def read_instances(
     """The test instances of an arm's finished cells, protocol -> seed -> frame (`row`, `user`, those of `metrics` and
     `slices` that are there), and why seeds are left out: no file, or not the instances the cell's JSON speaks of."""
     found: dict[str, dict[int, pl.DataFrame]] = {}
-    left_out = []
+    reasons: dict[str, list[int]] = {}
     cells = {cell.seed: cell for cell in arm.plan.cells}
     for seed, protocols in arm.tests().items():
         cell = cells[seed]
@@ -255,10 +255,11 @@ def read_instances(
         try:
             frames = _frames(file, protocols, metrics, slices)
         except EvaluationError as error:
-            left_out.append(f"{arm.name}, seed {seed}, is not in the comparisons: {error}")
+            reasons.setdefault(str(error), []).append(seed)
             continue
         for protocol, frame in frames.items():
             found.setdefault(protocol, {})[seed] = frame
+    left_out = [f"{arm.name}, {_seeds(seeds)}: not in the comparisons, {text}" for text, seeds in reasons.items()]
     return found, left_out
 
 

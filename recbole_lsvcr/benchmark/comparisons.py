@@ -93,9 +93,11 @@ def _pairs(
         if ours.plan.role == "ours" and ours.tests():
             yield from ((MAIN, ours, arm) for arm in main if arm.plan.role != "ours" and arm.tests())
     for group in dict.fromkeys(arm.plan.group for arm in arms if arm.plan.group != MAIN):
-        reference = _reference(arms, group, references.get(group))
+        wanted = references.get(group)
+        reference = _reference(arms, group, wanted)
         if reference is None:
-            notes.append(f"group {group} is not compared: '{references.get(group)}' does not name one reference arm")
+            why = "it has no reference" if wanted is None else f"its reference '{wanted}' does not name one arm"
+            notes.append(f"group {group} is not compared: {why}")
         elif not reference.tests():
             notes.append(f"group {group} is not compared: its reference {reference.name} has no finished cell")
         else:
