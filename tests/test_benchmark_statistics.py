@@ -93,8 +93,8 @@ def test_t_of_one_instance_a_user_is_the_one_sample_t(values: list[int]) -> None
     [
         ([0.1, 0.4], [0, 0], None),  # one user
         ([0.0, 0.0, 0.0], [0, 0, 1], 1.0),  # nowhere a difference
-        ([0.3 - 0.2] * 7, [0, 0, 1, 2, 2, 2, 3], 0.0),  # everywhere the same
-        ([0.3, -0.2, -0.1, 0.3, -0.1, -0.2], [0, 0, 0, 1, 1, 1], 1.0),  # within users only: sums that round to 1e-17
+        ([0.1] * 4, [0, 0, 0, 1], 0.0),  # everywhere the same, but 0.1 + 0.1 + 0.1 is not 0.3
+        ([0.3, -0.2, -0.1] * 5 + [0.6, -0.4, -0.2], list(np.repeat(range(6), 3)), 1.0),  # sums of 0 that are 3e-17
         ([0.5, -0.5], [0, 1], 1.0),
     ],
 )
