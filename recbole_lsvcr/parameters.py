@@ -132,6 +132,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         _is_bool,
         "whether batches carry comments and comment records (the model reads them)",
     ),
+    Parameter(
+        "attribute_min_videos",
+        "an integer >= 1",
+        _at_least(1),
+        "attributes of videos (`tags` …): values that fewer videos have are left out, for every model that reads them",
+    ),
     # evaluation
     Parameter(
         "valid_protocol",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
@@ -289,16 +288,13 @@ def test_sampled_rankings_score_the_stored_candidates_alone(run: pipeline.Run, m
         assert found.metrics(protocol) == pytest.approx(full.metrics(protocol), abs=1e-9)
 
 
-def test_attributes_are_those_the_data_has(tiny_config: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_attributes_are_those_asked_for(tiny_config: Make) -> None:
     with pytest.raises(ConfigError, match="leaves no column for the id"):
         pipeline.Run(tiny_config(**{**SMALL, "attribute_size": 12})).trainer()
-    with caplog.at_level(logging.WARNING):
-        model = pipeline.Run(tiny_config(**SMALL, selected_features=["colour"])).trainer().model
-    assert "no attribute 'colour'" in caplog.text
+    model = pipeline.Run(tiny_config(**SMALL, selected_features=[])).trainer().model
     assert model.items.ids.weight.shape[1] == 12 and not len(model.items.attributes)
-    numbers = {"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "upload_time"]}}
-    with pytest.raises(ConfigError, match="'upload_time' holds numbers"):
-        pipeline.Run(tiny_config(**SMALL, **numbers, selected_features=["upload_time"])).trainer()
+    model = pipeline.Run(tiny_config(**SMALL, selected_features=["author_id", "tags"])).trainer().model
+    assert [table.weight.shape[1] for table in model.items.attributes] == [4, 4]
 
 
 @pytest.mark.parametrize(

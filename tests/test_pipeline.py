@@ -171,8 +171,7 @@ def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, t
     ],
 )
 def test_other_models_run_on_the_same_data(tiny_config: Make, tmp_path: Path, model: str) -> None:
-    changes: dict[str, Any] = {"selected_features": ["tags"]} if model == "FDSA" else {}
-    report = pipeline.run(tiny_config(model=model, epochs=1, report_phases=["test"], **changes))
+    report = pipeline.run(tiny_config(model=model, epochs=1, report_phases=["test"]))
     assert report is not None
     found = report["phases"]["test"]["protocols"]["all+full"]
     assert found["instances"] > 0 and 0 <= found["metrics"]["ndcg@10"] <= 1

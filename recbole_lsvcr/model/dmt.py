@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from logging import getLogger
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.utils import FeatureType, InputType
+from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_lsvcr.data.dataset import JointDataset
@@ -157,6 +156,7 @@ class DMT(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     reads_comments = True
+    attributes_optional = True  # `selected_features: []`
 
     def __init__(self, config: Any, dataset: JointDataset) -> None:
         super().__init__(config, dataset)
@@ -278,14 +278,6 @@ class DMT(SequentialRecommender):
 
 
 def _attributes(dataset: JointDataset, fields: Sequence[str]) -> list[tuple[Tensor, int]]:
-    """Ids int64 [n_items, width] and how many there are, of the attributes that the data set has."""
-    found = []
-    for field in fields:
-        if field not in dataset.item_feat.columns:
-            getLogger().warning("no attribute '%s' was loaded with the videos (load_col); DMT goes without it", field)
-            continue
-        if dataset.field2type[field] not in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
-            raise ConfigError(f"selected_features: '{field}' holds numbers; DMT reads tokens and token sequences only")
-        values = dataset.item_feat[field]
-        found.append((values.view(len(values), -1), len(dataset.field2id_token[field])))
-    return found
+    """Ids int64 [n_items, width] and how many there are, of the attributes."""
+    columns = [(dataset.item_feat[field], dataset.field2id_token[field]) for field in fields]
+    return [(values.view(len(values), -1), len(names)) for values, names in columns]
