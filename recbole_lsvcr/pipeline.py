@@ -86,6 +86,7 @@ class Run:
         self._other = other
         self.folder = output_folder(config)
         self.candidates_dir = self.folder / "candidates"  # runs that rank the same lists may share one
+        self.corpus_lm: Path | None = None  # where alignments that may share it make their small language model
         self.model_class = get_model(config["model"])
         if not getattr(self.model_class, "learns", True):
             config["epochs"] = 0  # a ranking by a rule has nothing to train
@@ -175,7 +176,8 @@ class Run:
                 f"alignment needs the package {error.name}: pip install 'recbole-lsvcr[llm]', or set alignment: off"
             ) from error
         given, device = self._prepared(), str(self.config["device"])
-        return AlignmentJob(given.data, given.config, given.sr, self.alignment_folder, seed=given.seed, device=device)
+        folder, seed = self.alignment_folder, given.seed
+        return AlignmentJob(given.data, given.config, given.sr, folder, seed=seed, device=device, corpus=self.corpus_lm)
 
     def alignment_identity(self) -> dict[str, Any]:
         """What alignments must have in common with this run's to be one and the same, but for the language model."""

@@ -69,6 +69,8 @@ class AlignmentJob:
     Attributes:
         data: the joint data set. config: the settings. sr: the SR model's sizes; `encoder_size` and `n_items` are set
         here. folder: of everything the stage writes. seed: of all randomness. device: `cpu`, `cuda`, `auto`.
+        corpus: folder in which the small language model of `llm: corpus` lies, so that alignments can share one; None:
+        `folder`.
     """
 
     data: JointData
@@ -77,6 +79,7 @@ class AlignmentJob:
     folder: Path
     seed: int = 2026
     device: str = "auto"
+    corpus: Path | None = None
 
     @property
     def result(self) -> Path:
@@ -93,9 +96,11 @@ class AlignmentJob:
         config = self.config
         source = config.llm
         if source == "corpus":
-            source = str(self.folder / CORPUS_LM)
+            place = self.corpus or self.folder
+            source = str(place / CORPUS_LM)
             settings = CorpusLMConfig(minutes=config.corpus_minutes, steps=config.corpus_steps, seed=self.seed)
-            report = train_corpus_lm(self.data, source, settings)
+            with nullcontext() if self.corpus is None else exclusive(self.corpus, "small language model"):
+                report = train_corpus_lm(self.data, source, settings)
             if report_it:
                 logger.info(
                     "language model: %s parameters, perplexity %s on held-out texts (%s untrained), %s tokens/s",

@@ -302,7 +302,12 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
     if "candidates" in shared:
         run.candidates_dir = shared["candidates"]
     if "alignments" in shared and run.aligned and not config["alignment_folder"]:
-        config["alignment_folder"] = str(shared["alignments"] / _key(run.alignment_identity()))
+        known = run.alignment_identity()
+        config["alignment_folder"] = str(shared["alignments"] / _key(known))
+        # Arms that differ in how they are aligned start from one and the same language model.
+        small = {name: known[name] for name in ("data", "split", "seed")}
+        small |= {name: value for name, value in known["settings"].items() if name.startswith("corpus")}
+        run.corpus_lm = shared["alignments"] / f"corpus-{_key(small)}"
     if "stores" in shared and not config["text_store"]:
         settings = {name: config[name] for name in _TEXT_SETTINGS}
         if run.aligned:
