@@ -1,0 +1,62 @@
+"""Every number of the qualities as tidy rows: one CSV for notebooks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from recbole_lsvcr.benchmark.report.view import number
+
+COLUMNS = (
+    "task",
+    "group",
+    "arm",
+    "model",
+    "setting",
+    "protocol",
+    "slice",
+    "metric",
+    "seed",
+    "value",
+    "instances",
+    "users",
+)
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """CSV of `COLUMNS`: a row per seed, and one each for `mean` and `std`; an unknown value is empty. What a random
+    order gives is the group `chance`. An arm without a number has no row.
+    """
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, task in results["tasks"].items():
+        for arm in task["arms"]:
+            head = (name, arm["group"], arm["name"], arm["model"], arm["setting"])
+            writer.writerows((*head, *row) for row in _arm(arm))
+        for protocol, ranked in task["ranked"].items():
+            tail = (ranked.get("instances"), ranked.get("users"))
+            for metric, value in (ranked.get("chance") or {}).items():
+                row = (name, "chance", "chance", "", "", protocol, "all", metric, "mean", _value(value), *tail)
+                writer.writerow(row)
+    return written.getvalue()
+
+
+def _arm(arm: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for protocol, parts in (arm.get("quality") or {}).items():
+        for part, found in parts.items():
+            tail = (found.get("instances"), found.get("users"))
+            for metric, spread in found.items():
+                if not isinstance(spread, Mapping):
+                    continue
+                values = {**(spread.get("values") or {}), "mean": spread.get("mean"), "std": spread.get("std")}
+                for seed, value in values.items():
+                    yield (protocol, part, metric, seed, _value(value), *tail)
+
+
+def _value(value: Any) -> str:
+    """A float as Python reads it back exactly."""
+    found = number(value)
+    return "" if found is None else repr(found)

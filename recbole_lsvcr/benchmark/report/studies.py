@@ -1,0 +1,166 @@
+"""The tables of the further studies: ablation, alignment steps, what alignment learnt, cold start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_lsvcr.benchmark.report.tables import quality_rows
+from recbole_lsvcr.benchmark.report.view import (
+    Arm,
+    Cell,
+    Row,
+    Table,
+    Task,
+    amount,
+    group,
+    is_ours,
+    kind,
+    mean,
+    metric_title,
+    name_cell,
+    number,
+    ours,
+    primary,
+    quality,
+    score,
+    shown_metrics,
+    signed,
+    size,
+    slice_title,
+    status,
+)
+
+COLD_SLICES = ("unseen_items", "unseen_users")
+STEP_SLICES = ("all", "seen_items", "unseen_items")
+
+
+def full_model(task: Task) -> Arm | None:
+    """What an ablation takes something from: the first of our arms in the main group."""
+    found = [arm for arm in group(task, "main") if is_ours(arm)]
+    return next(iter(ours(task)), found[0] if found else None)
+
+
+def difference(task: Task, arm: Arm) -> tuple[float | None, Mapping[str, Any] | None]:
+    """An arm less the full model in the primary metric, and its comparison turned that way if there is one."""
+    protocol, metric = primary(task)
+    full = full_model(task)
+    if full is None:
+        return None, None
+    own, base = mean(arm, protocol, metric), mean(full, protocol, metric)
+    gap = None if own is None or base is None else own - base
+    for one in task["comparisons"]:
+        if (one["protocol"], one["metric"], one["slice"]) != (protocol, metric, "all"):
+            continue
+        if (one["arm"], one["baseline"]) == (arm["name"], full["name"]):
+            return gap, one
+        if (one["arm"], one["baseline"]) == (full["name"], arm["name"]):
+            turned = {"low": "high", "high": "low", "mean": "mean"}
+            flipped = {key: -found for key, other in turned.items() if (found := number(one.get(other))) is not None}
+            return gap, {**one, **flipped}
+    return gap, None
+
+
+def ablation_table(task: Task) -> Table | None:
+    """The full model and each variant in every metric, with the difference to the full model; None without any."""
+    arms = group(task, "ablation")
+    if not arms:
+        return None
+    protocol, metric = primary(task)
+    full = full_model(task)
+    arms = [*([] if full is None else [full]), *arms]
+    metrics = shown_metrics(task)
+    rows = []
+    for arm, row in zip(arms, quality_rows(arms, [(protocol, name, "all") for name in metrics]), strict=True):
+        gap, found = (None, None) if arm is full else difference(task, arm)
+        low, high = (number((found or {}).get(key)) for key in ("low", "high"))
+        text = signed(gap) if low is None or high is None else f"{signed(gap)} [{signed(low)}, {signed(high)}]"
+        rows.append(Row((*row.cells, Cell(text, gap)), row.kind, status(arm)))
+    return Table(
+        f"Ablation: {protocol}",
+        ("", *(metric_title(name) for name in metrics), f"{metric_title(metric)} less full"),
+        tuple(rows),
+        caption="" if full is None else f"The full model is {full['name']}.",
+    )
+
+
+def steps(arm: Arm) -> int:
+    """How many alignment steps an arm had; 0 without alignment."""
+    return int(number((arm.get("alignment") or {}).get("steps")) or 0)
+
+
+def steps_table(task: Task) -> Table | None:
+    """The primary metric by alignment steps, in the slices where alignment may matter; None without such arms."""
+    arms = sorted(group(task, "alignment-steps"), key=steps)
+    if not arms:
+        return None
+    protocol, metric = primary(task)
+    parts = [name for name in STEP_SLICES if size(arms, protocol, name)[0]]
+    rows = [
+        Row((row.cells[0], _steps_cell(arm, row), *row.cells[1:]), row.kind, status(arm))
+        for arm, row in zip(arms, quality_rows(arms, [(protocol, metric, name) for name in parts]), strict=True)
+    ]
+    return Table(
+        f"Alignment steps: {metric_title(metric)}, {protocol}",
+        ("", "steps", *(slice_title(name) for name in parts)),
+        tuple(rows),
+    )
+
+
+def _steps_cell(arm: Arm, row: Row) -> Cell:
+    return Cell(f"{steps(arm):,}", None if row.empty else float(steps(arm)))
+
+
+def aligned(task: Task) -> list[Arm]:
+    """Arms of any group that were aligned, the full model first."""
+    return [arm for arm in task["arms"] if arm.get("alignment")]
+
+
+def health_table(task: Task) -> Table | None:
+    """The held-out figures of every aligned arm; None where nothing was aligned."""
+    arms = aligned(task)
+    if not arms:
+        return None
+    names = list(dict.fromkeys(name for arm in arms for name in arm["alignment"].get("held_out") or {}))
+    rows = []
+    for arm in arms:
+        held = arm["alignment"].get("held_out") or {}
+        values = [number(held.get(name)) for name in names]
+        first = (name_cell(arm), Cell(f"{steps(arm):,}", float(steps(arm))))
+        rows.append(Row((*first, *(Cell(amount(value), value) for value in values)), kind(arm)))
+    return Table(
+        "Alignment: held-out figures",
+        ("", "steps", *names),
+        tuple(rows),
+        caption="Losses and health on instances that the alignment has not read; cosine_own should stand above"
+        " cosine_others.",
+    )
+
+
+def cold_arms(task: Task) -> list[Arm]:
+    """The arms of the cold-start study."""
+    return group(task, "cold")
+
+
+def cold_table(task: Task) -> Table | None:
+    """Unseen videos and users: every metric that is shown; None without such arms."""
+    arms = cold_arms(task)
+    protocol = primary(task)[0]
+    parts = [name for name in COLD_SLICES if size(arms, protocol, name)[0]]
+    if not arms or not parts:
+        return None
+    wanted = [name for name in shown_metrics(task) if name in ("recall@10", "ndcg@10")] or [primary(task)[1]]
+    columns = [(protocol, name, part) for part in parts for name in wanted]
+    counts = [f"{slice_title(part)}: {size(arms, protocol, part)[0]:,} instances" for part in parts]
+    return Table(
+        f"Cold start: {protocol}",
+        ("", *(f"{slice_title(part)}, {metric_title(name)}" for _, name, part in columns)),
+        quality_rows(arms, columns),
+        caption="; ".join(counts) + ".",
+    )
+
+
+def spread(arm: Arm, protocol: str, metric: str, part: str = "all") -> str:
+    """Mean ± std of a metric as text."""
+    found = quality(arm, protocol, metric, part)
+    return score(number(found.get("mean")), number(found.get("std")))

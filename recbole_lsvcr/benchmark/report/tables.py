@@ -1,0 +1,253 @@
+"""The tables of quality, differences, cost and hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recbole_lsvcr.benchmark.report.view import (
+    Arm,
+    Cell,
+    Row,
+    Table,
+    Task,
+    amount,
+    best_baseline,
+    group,
+    is_ours,
+    kind,
+    marks,
+    mean,
+    metric_title,
+    name_cell,
+    number,
+    percent,
+    primary,
+    probability,
+    quality,
+    score,
+    setting,
+    settings,
+    shown_metrics,
+    signed,
+    size,
+    slice_title,
+    status,
+    whole,
+)
+
+COSTS = {
+    "parameters": "parameters",
+    "seconds_per_epoch": "s / epoch",
+    "seconds_to_best": "s to best epoch",
+    "pretraining_seconds": "s pretraining",
+    "alignment_seconds": "s alignment",
+    "peak_memory_mb": "peak memory, MB",
+    "ranked_per_second": "ranked / s",
+}
+
+
+def quality_rows(arms: Sequence[Arm], columns: Sequence[tuple[str, str, str]]) -> tuple[Row, ...]:
+    """A row an arm: mean ± std of each column (protocol, metric, slice), the best and the second marked."""
+    marked = [marks([mean(arm, *column) for arm in arms]) for column in columns]
+    rows = []
+    for place, arm in enumerate(arms):
+        cells = [name_cell(arm)]
+        for column, found in zip(columns, marked, strict=True):
+            some = quality(arm, *column)
+            value = number(some.get("mean"))
+            seeds = ", ".join(f"seed {seed}: {score(number(one))}" for seed, one in (some.get("values") or {}).items())
+            cells.append(Cell(score(value, number(some.get("std"))), value, found[place], seeds))
+        rows.append(Row(tuple(cells), kind(arm), status(arm)))
+    return tuple(rows)
+
+
+def main_table(task: Task, protocol: str) -> Table:
+    """All arms of the main group under a protocol; below them what a random order gives and our relative gain."""
+    arms, metrics = group(task, "main"), shown_metrics(task)
+    ranked = task["ranked"].get(protocol) or {}
+    chance = {name: number((ranked.get("chance") or {}).get(name)) for name in metrics}
+    known = any(value is not None for value in chance.values())
+    foot = [_foot("chance", [score(chance[name]) for name in metrics])] if known else []
+    for arm in arms:
+        compared = best_baseline(task, protocol, metrics[0]) is not None
+        if compared and is_ours(arm) and any(mean(arm, protocol, name) is not None for name in metrics):
+            foot.append(_gain(task, arm, protocol, metrics))
+    return Table(
+        protocol,
+        ("", *(metric_title(name) for name in metrics)),
+        quality_rows(arms, [(protocol, name, "all") for name in metrics]),
+        tuple(foot),
+        about_protocol(task, protocol),
+    )
+
+
+def _gain(task: Task, arm: Arm, protocol: str, metrics: Sequence[str]) -> Row:
+    shown, hints = [], []
+    for name in metrics:
+        best, own = best_baseline(task, protocol, name), mean(arm, protocol, name)
+        base = None if best is None else mean(best, protocol, name)
+        shown.append(percent((own - base) / base if own is not None and base else None))
+        hints.append("" if best is None else f"against {best['name']}")
+    return _foot(f"gain of {arm['name']} over the best baseline", shown, hints)
+
+
+def _foot(title: str, texts: Sequence[str], hints: Sequence[str] = ()) -> Row:
+    hints = hints or [""] * len(texts)
+    cells = [Cell(text, hint=hint) for text, hint in zip(texts, hints, strict=True)]
+    return Row((Cell(title), *cells))
+
+
+def about_protocol(task: Task, protocol: str) -> str:
+    """What is ranked under a protocol, in words."""
+    found = task["ranked"].get(protocol) or {}
+    if not found:
+        return ""
+    parts = [f"{whole(found.get('instances'))} instances of {whole(found.get('users'))} users"]
+    if number(found.get("mean_length")) is not None:
+        parts.append(f"{amount(number(found['mean_length']))} candidates on average")
+    if number(found.get("enough")) is not None:
+        parts.append(f"{whole(found['enough'])} lists with all the candidates asked for")
+    if number(found.get("left_out")):
+        parts.append(f"{whole(found['left_out'])} left out")
+    if found.get("candidates_hash"):
+        parts.append(f"candidates {str(found['candidates_hash'])[:12]}")
+    return "; ".join(parts) + "."
+
+
+def comparisons(task: Task, *, main: bool) -> list[Mapping[str, Any]]:
+    """Differences under the primary protocol and metric (`main`), or all the others."""
+    return [one for one in task["comparisons"] if ((one["protocol"], one["metric"]) == primary(task)) == main]
+
+
+def difference_table(task: Task, *, main: bool) -> Table | None:
+    """Every difference of ours to a baseline, its interval and p value; None where nothing was compared."""
+    found = comparisons(task, main=main)
+    several = len({one["arm"] for one in found}) > 1
+    if not found:
+        return None
+    protocol, metric = primary(task)
+    columns = ("slice", "difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
+    rows = []
+    for one in found:
+        low, high, p_holm = (number(one.get(key)) for key in ("low", "high", "p_holm"))
+        seeds = one.get("seeds") or {}
+        name = f"{one['baseline']}{' (best baseline)' if one.get('best') else ''}"
+        cells = [Cell(f"{one['arm']} less {name}" if several else name, str(one["baseline"]))]
+        if not main:
+            titles = (str(one["protocol"]), metric_title(str(one["metric"])))
+            cells += [Cell(title, title) for title in titles]
+        cells += [
+            Cell(slice_title(str(one["slice"])), slice_title(str(one["slice"]))),
+            _value(signed, one.get("mean")),
+            Cell(f"[{signed(low)}, {signed(high)}]", low),
+            _value(percent, one.get("relative")),
+            _value(probability, one.get("p")),
+            Cell(probability(p_holm), p_holm),
+            _value(whole, one.get("instances")),
+            _value(whole, one.get("users")),
+            Cell(f"{setting(seeds.get('arm'))} / {setting(seeds.get('baseline'))}", number(seeds.get("baseline"))),
+        ]
+        rows.append(Row(tuple(cells)))
+    return Table(
+        f"Differences: {metric_title(metric)}, {protocol}" if main else "Differences under the other protocols",
+        (
+            "ours less baseline" if several else f"{found[0]['arm']} less",
+            *(() if main else ("protocol", "metric")),
+            *columns,
+        ),
+        tuple(rows),
+        caption="Mean over instances and common seeds; the interval draws users with replacement; p of a paired test"
+        " clustered by user, Holm over the baselines of a slice.",
+    )
+
+
+def _value(write: Any, value: Any) -> Cell:
+    found = number(value)
+    return Cell(write(found), found)
+
+
+def cost_table(task: Task) -> Table | None:
+    """What each arm of the main group costs; None where that is not known of any."""
+    arms = group(task, "main")
+    shown = [key for key in COSTS if any(number((arm.get("cost") or {}).get(key)) is not None for arm in arms)]
+    if not shown:
+        return None
+    rows = []
+    for arm in arms:
+        values = [number((arm.get("cost") or {}).get(key)) for key in shown]
+        texts = [
+            whole(value) if key == "parameters" else amount(value) for key, value in zip(shown, values, strict=True)
+        ]
+        cells = [Cell(text, value) for text, value in zip(texts, values, strict=True)]
+        rows.append(Row((name_cell(arm), *cells), kind(arm), status(arm)))
+    return Table(
+        "Cost",
+        ("", *(COSTS[key] for key in shown)),
+        tuple(rows),
+        caption="Means over seeds, memory the most of any. Pretraining and alignment come on top of the training.",
+    )
+
+
+def slice_columns(task: Task) -> list[tuple[str, int, int]]:
+    """The slices that hold an instance under the primary protocol: name, instances, users."""
+    arms, protocol = group(task, "main"), primary(task)[0]
+    found = [(name, *size(arms, protocol, name)) for name in task["slices"]]
+    return [one for one in found if one[1]]
+
+
+def slice_table(task: Task) -> Table | None:
+    """The primary metric of every arm in every slice; None where there is no slice but all."""
+    protocol, metric = primary(task)
+    columns, arms = slice_columns(task), group(task, "main")
+    if len(columns) < 2:
+        return None
+    counts = [[Cell(f"{one[place]:,}", float(one[place])) for one in columns] for place in (1, 2)]
+    return Table(
+        f"Slices: {metric_title(metric)}, {protocol}",
+        ("", *(slice_title(name) for name, *_ in columns)),
+        quality_rows(arms, [(protocol, metric, name) for name, *_ in columns]),
+        tuple(Row((Cell(title), *cells)) for title, cells in zip(("instances", "users"), counts, strict=True)),
+    )
+
+
+def tuning_table(task: Task) -> Table | None:
+    """What tuning chose for each arm; None where nothing was tuned."""
+    arms = [arm for arm in group(task, "main") if arm.get("trials") or arm.get("chosen")]
+    if not arms:
+        return None
+    rows = []
+    for arm in arms:
+        scores = [found for trial in arm["trials"] if (found := number(trial.get("valid_score"))) is not None]
+        failed = sum(trial.get("status") != "done" for trial in arm["trials"])
+        best = max(scores, default=None)
+        chosen = settings(arm.get("chosen") or {})
+        cells = (
+            name_cell(arm),
+            Cell(str(len(arm["trials"])), float(len(arm["trials"]))),
+            Cell(str(failed), float(failed)),
+            Cell(score(best), best),
+            Cell(score(min(scores, default=None)), min(scores, default=None)),
+            Cell(chosen, chosen),
+        )
+        rows.append(Row(cells, "ours" if is_ours(arm) else ""))
+    return Table("Hyper-parameters", ("", "trials", "failed", "best score", "worst score", "chosen"), tuple(rows))
+
+
+def trial_table(arm: Arm) -> Table:
+    """Every trial of an arm."""
+    names = list(dict.fromkeys(name for trial in arm["trials"] for name in trial.get("parameters") or {}))
+    scores = [number(trial.get("valid_score")) for trial in arm["trials"]]
+    rows = []
+    for place, (trial, found, mark) in enumerate(zip(arm["trials"], scores, marks(scores), strict=True), start=1):
+        values = [(trial.get("parameters") or {}).get(name) for name in names]
+        said = ": ".join(str(part) for part in (trial.get("status"), trial.get("reason")) if part)
+        cells = (
+            Cell(str(place), float(place)),
+            *(Cell(setting(value), value if isinstance(value, str) else number(value)) for value in values),
+            Cell(setting(trial.get("seed")), number(trial.get("seed"))),
+            Cell(score(found), found, mark),
+            Cell(said, said),
+        )
+        rows.append(Row(cells, "failed" if found is None else ""))
+    return Table(str(arm["name"]), ("trial", *names, "seed", "validation score", "status"), tuple(rows))

@@ -1,0 +1,442 @@
+"""The report of a benchmark: the same rows and marks in every form, numbers that come back, text that stays text."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import re
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import benchmark_results
+import pytest
+from benchmark_results import HOSTILE, METRICS, PROTOCOLS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_lsvcr.benchmark.report import FILES, html, latex, markdown, rows, studies, tables, words, write_report
+from recbole_lsvcr.benchmark.report.__main__ import main
+from recbole_lsvcr.benchmark.report.figure import shown
+from recbole_lsvcr.benchmark.report.read import check
+from recbole_lsvcr.benchmark.report.view import Table, marks, percent, probability, score, slice_title
+from recbole_lsvcr.errors import EvaluationError
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    """As read from results.json."""
+    return dict(json.loads(json.dumps(benchmark_results.results(portrait=benchmark_results.portrait()))))
+
+
+@pytest.fixture
+def video(results: dict[str, Any]) -> dict[str, Any]:
+    """The task of videos, to be changed."""
+    return dict(copy.deepcopy(results["tasks"]["video"]))
+
+
+@pytest.fixture(scope="module")
+def page(results: dict[str, Any]) -> str:
+    return html.page(results)
+
+
+def arm_of(task: dict[str, Any], name: str, group: str = "main") -> dict[str, Any]:
+    return next(arm for arm in task["arms"] if (arm["name"], arm["group"]) == (name, group))
+
+
+# ---------------------------------------------------------------------- marks and rows
+
+
+def slow_marks(values: list[float | None]) -> list[str]:
+    found = []
+    known = [value for value in values if value is not None]
+    for value in values:
+        better = {other for other in known if value is not None and other > value}
+        found.append("" if value is None or len(known) < 2 else {0: "best", 1: "second"}.get(len(better), ""))
+    return found
+
+
+@given(st.lists(st.none() | st.sampled_from([0.0, 0.1, 0.1 + 1e-15, 0.2, 0.3]) | st.floats(0, 1), max_size=12))
+def test_best_and_second_are_those_of_a_slow_search(values: list[float | None]) -> None:
+    assert marks(values) == slow_marks(values)
+
+
+def test_every_column_of_a_main_table_is_marked_by_full_precision(results: dict[str, Any]) -> None:
+    for name, task in results["tasks"].items():
+        for protocol in PROTOCOLS[name]:
+            table = tables.main_table(task, protocol)
+            main_arms = [arm for arm in task["arms"] if arm["group"] == "main"]
+            assert [row.cells[0].text for row in table.rows] == [arm["name"] for arm in main_arms]
+            for place, metric in enumerate([m for m in METRICS if m != "mrr@5"], start=1):
+                values = [
+                    arm["quality"].get(protocol, {}).get("all", {}).get(metric, {}).get("mean") for arm in main_arms
+                ]
+                assert [row.cells[place].value for row in table.rows] == values
+                assert [row.cells[place].mark for row in table.rows] == slow_marks(values)
+
+
+def test_arms_that_differ_below_the_digits_shown_are_told_apart(video: dict[str, Any]) -> None:
+    first, second = arm_of(video, "LSVCR"), arm_of(video, "MBHT")
+    found = [arm["quality"]["available+period"]["all"]["ndcg@10"] for arm in (first, second)]
+    found[0]["mean"], found[1]["mean"] = 0.5, 0.5 + 1e-9
+    cells = {row.cells[0].text: row.cells[4] for row in tables.main_table(video, "available+period").rows}
+    assert cells["MBHT"].mark == "best" and cells["LSVCR"].mark == "second"
+    assert cells["MBHT"].text.split()[0] == cells["LSVCR"].text.split()[0] == "0.5000"
+
+
+def test_the_gain_is_over_the_best_baseline_of_each_column_rules_included(video: dict[str, Any]) -> None:
+    metric = arm_of(video, "Newest")["quality"]["available+period"]["all"]["recall@5"]
+    metric["mean"] = 0.9
+    table = tables.main_table(video, "available+period")
+    gains = table.foot[-1]
+    own = arm_of(video, "LSVCR")["quality"]["available+period"]["all"]
+    assert gains.cells[0].text == "gain of LSVCR over the best baseline"
+    assert gains.cells[1].text == percent((own["recall@5"]["mean"] - 0.9) / 0.9)
+    assert gains.cells[1].hint == "against Newest"
+    base = arm_of(video, HOSTILE)["quality"]["available+period"]["all"]["mrr"]["mean"]
+    assert gains.cells[6].text == percent(own["mrr"]["mean"] / base - 1) and gains.cells[6].hint == f"against {HOSTILE}"
+
+
+def test_numbers_are_written_with_care() -> None:
+    assert [score(None), score(0.5), score(0.5, 0.01)] == ["–", "0.5000", "0.5000 ± 0.0100"]
+    assert [probability(p) for p in (None, 0.0, 0.00099, 0.05, 1.0)] == ["–", "< 0.001", "< 0.001", "0.050", "1.000"]
+    assert slice_title("popularity_100-999") == "popularity 100–999" and slice_title("history_50+") == "history 50+"
+
+
+# ---------------------------------------------------------------------- words
+
+
+def test_the_summary_says_what_the_numbers_are(video: dict[str, Any]) -> None:
+    (found,) = words.findings(video)
+    one = next(c for c in video["comparisons"] if c["best"] and c["slice"] == "all")
+    assert found.verdict == "ahead" and found.text.startswith(
+        f"LSVCR is ahead of the best baseline, {HOSTILE}: NDCG@10"
+    )
+    assert f"{one['mean']:+.4f} ({100 * one['relative']:+.1f} %; 95 % interval by user" in found.text
+    assert (
+        f"[{one['low']:+.4f}, {one['high']:+.4f}], p = {one['p_holm']:.3f} after Holm over 12 baselines" in found.text
+    )
+    assert found.text.endswith("5,753 instances of 1,123 users, 3 seeds against 3 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "said"),
+    [
+        ({"low": -0.01}, "unclear", "LSVCR is not shown to be ahead of the best baseline"),
+        ({"p_holm": 0.2}, "unclear", "is not shown to be ahead"),
+        ({"low": None}, "unclear", "is not shown to be ahead"),
+        ({"mean": -0.03, "low": -0.04, "high": -0.02}, "behind", "LSVCR is NOT ahead: it is behind the best baseline"),
+    ],
+)
+def test_what_is_not_ahead_is_said_as_plainly(
+    video: dict[str, Any], change: dict[str, Any], verdict: str, said: str
+) -> None:
+    next(c for c in video["comparisons"] if c["best"] and c["slice"] == "all").update(change)
+    (found,) = words.findings(video)
+    assert found.verdict == verdict and said in found.text
+
+
+def test_behind_a_rule_the_best_trained_baseline_is_named_too(video: dict[str, Any]) -> None:
+    arm_of(video, "Newest")["quality"]["available+period"]["all"]["ndcg@10"]["mean"] = 0.6
+    video["comparisons"] = []
+    (found,) = words.findings(video)
+    assert found.verdict == "behind" and "behind the best baseline (a rule), Newest" in found.text
+    assert "not compared instance by instance" in found.text
+    assert f"Against the best trained baseline, {HOSTILE}" in found.text
+
+
+def test_without_a_number_of_ours_there_is_no_verdict(video: dict[str, Any]) -> None:
+    arm_of(video, "LSVCR").update(status="failed", quality={})
+    assert words.findings(video) == [words.Finding("none", "LSVCR has no result (failed).")]
+    video["arms"] = [arm for arm in video["arms"] if arm["role"] != "ours"]
+    assert "None of our models" in words.findings(video)[0].text
+
+
+# ---------------------------------------------------------------------- further studies
+
+
+def test_an_ablation_is_compared_with_the_full_model(video: dict[str, Any]) -> None:
+    full = arm_of(video, "LSVCR")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
+    one = {"protocol": "available+period", "metric": "ndcg@10", "slice": "all", "arm": "LSVCR", "baseline": "w/o SSC"}
+    video["comparisons"].append({**one, "mean": 0.02, "low": 0.01, "high": 0.03})
+    table = studies.ablation_table(video)
+    assert table is not None and table.rows[0].cells[0].text == "LSVCR" and table.rows[0].kind == "ours"
+    less = {row.cells[0].text: row.cells[7] for row in table.rows}
+    own = arm_of(video, "w/o SSC", "ablation")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
+    assert less["w/o SSC"].value == own - full and less["w/o SSC"].text.endswith("[-0.0300, -0.0100]")
+    assert less["LSVCR"].text == "–" and less["w/o diversification"].value is None
+    assert next(row for row in table.rows if row.cells[0].text == "w/o diversification").status.startswith("failed")
+
+
+def test_alignment_steps_are_in_order_and_none_is_zero(video: dict[str, Any]) -> None:
+    video["arms"].reverse()
+    table = studies.steps_table(video)
+    assert table is not None and [row.cells[1].value for row in table.rows] == [0, 100, 250, 500, 1000]
+
+
+def test_studies_that_were_not_run_are_not_there(video: dict[str, Any]) -> None:
+    video["arms"] = [arm | {"alignment": None, "trials": [], "chosen": {}} for arm in video["arms"]]
+    video["arms"] = [arm for arm in video["arms"] if arm["group"] == "main"]
+    found = [studies.ablation_table, studies.steps_table, studies.health_table, studies.cold_table, tables.tuning_table]
+    assert [make(video) for make in found] == [None] * 5
+
+
+# ---------------------------------------------------------------------- CSV
+
+
+def test_csv_holds_every_number_exactly(results: dict[str, Any]) -> None:
+    found: dict[tuple[str, ...], list[float | None]] = {}
+    for row in csv.DictReader(io.StringIO(rows.table(results))):
+        key = tuple(row[name] for name in rows.COLUMNS[:9])
+        assert key not in found
+        found[key] = [float(row[name]) if row[name] else None for name in ("value", "instances", "users")]
+    expected = {}
+    for task_name, task in results["tasks"].items():
+        for arm in task["arms"]:
+            for protocol, parts in arm["quality"].items():
+                for part, content in parts.items():
+                    for metric in METRICS:
+                        some = content[metric]
+                        for seed, value in {**some["values"], "mean": some["mean"], "std": some["std"]}.items():
+                            key = (task_name, arm["group"], arm["name"], arm["model"], arm["setting"])
+                            counts = [content["instances"], content["users"]]
+                            expected[(*key, protocol, part, metric, seed)] = [value, *counts]
+        for protocol, ranked in task["ranked"].items():
+            for metric, value in ranked["chance"].items():
+                key = (task_name, "chance", "chance", "", "", protocol, "all", metric, "mean")
+                expected[key] = [value, ranked["instances"], ranked["users"]]
+    assert found == expected
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_markdown_tables_have_one_row_per_arm(results: dict[str, Any]) -> None:
+    text = markdown.markdown(results)
+    assert "<script" not in text and "SYNTHETIC" in text.splitlines()[0]
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    for block in blocks:
+        assert len({len(cells_of(line)) for line in block}) == 1
+    for name, task in results["tasks"].items():
+        names = [markdown.escaped(arm["name"]) for arm in task["arms"] if arm["group"] == "main"]
+        for protocol in PROTOCOLS[name]:
+            start = text.index(f"### {protocol}\n", text.index("## Videos" if name == "video" else "## Comments"))
+            block = text[text.index("| ---", start) :].split("\n\n")[0].splitlines()[1:]
+            assert [re.sub(r" \((rule|partial|failed|missing)\)$", "", cells_of(line)[0]) for line in block] == [
+                *names,
+                "chance",
+                f"gain of {'LSVCR' if name == 'video' else 'LSVCRComment'} over the best baseline",
+            ]
+            assert sum("**" in line for line in block) >= 1 and sum("<u>" in line for line in block) >= 1
+    assert "out of memory" in text and "w/o SSC" in text and "| LSVCR, 1000 steps | 1,000 |" in text
+    assert "python run_lsvcr.py --config 'my study.yaml' --benchmark --ablation" in text
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_one_cell_of_markdown(text: str) -> None:
+    shown_text = markdown.escaped(text)
+    assert len(cells_of(f"| {shown_text} |")) == 1 and "\n" not in shown_text
+    assert "<" not in shown_text and len(shown_text.splitlines()) <= 1
+
+
+# ---------------------------------------------------------------------- LaTeX
+
+
+def unescaped(text: str) -> str:
+    """What LaTeX would print, commands of formatting aside."""
+    for letter, command in latex.CHARACTERS.items():
+        text = text.replace(command, letter) if command.startswith("\\text") else text
+    return text
+
+
+def test_latex_is_balanced_and_every_row_has_every_column(results: dict[str, Any]) -> None:
+    text = latex.latex(results)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
+    depth = 0
+    bare = re.sub(r"\\[{}\\%&$#_]", "", text.replace(r"\\", ""))
+    for letter in bare:
+        depth += (letter == "{") - (letter == "}")
+        assert depth >= 0
+    assert depth == 0 and bare.count("$") % 2 == 0
+    assert r"\textbf{0." in text and r"\underline{0." in text and r"w/o L\_SR" in text
+    assert [line for line in text.splitlines() if "%" in re.sub(r"\\%", "", line)] == [text.splitlines()[0]]
+    for tabular in re.findall(r"\\begin\{tabular\}\{(l r*|lr*)\}(.*?)\\end\{tabular\}", text, re.S):
+        for line in tabular[1].splitlines():
+            if line.endswith(r" \\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(tabular[0]) - 1
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_latex_without_a_special_letter(text: str) -> None:
+    shown_text = latex.escaped(text)
+    rest = shown_text
+    for command in sorted(latex.CHARACTERS.values(), key=len, reverse=True):
+        rest = rest.replace(command, "")
+    assert not set(rest) & set('\\{}$&#%_^~<>|"`\n') and all(letter <= "ÿ" for letter in rest)
+    assert latex.escaped("-1 a-b -- 50 %") == r"$-$1 a-{}b -{}-{} 50 \%"
+
+
+# ---------------------------------------------------------------------- HTML
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, texts by the tag around them, and whether every tag is closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self._open[-1] if self._open else "", []).append(data)
+
+
+def test_the_page_holds_everything_and_loads_nothing(page: str, results: dict[str, Any]) -> None:
+    found = Page(page)
+    assert [tag for tag, _ in found.tags if tag in ("script", "img", "link", "iframe", "i")] == ["script"] * 3
+    links = [attributes["href"] for _, attributes in found.tags if "href" in attributes]
+    ids = [str(attributes["id"]) for _, attributes in found.tags if "id" in attributes]
+    assert links and all(link and link[0] == "#" and link[1:] in ids for link in links) and len(ids) == len(set(ids))
+    loads = ("src", "srcset", "data", "action", "background", "poster")
+    assert not [attributes for _, attributes in found.tags if set(loads) & set(attributes)]
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert not [style for style in found.texts["style"] if "url(" in style or "@import" in style]
+    charts, library, draw = found.texts["script"]
+    drawn = {attributes["id"] for tag, attributes in found.tags if attributes.get("class") == "chart"}
+    assert drawn == {chart["id"] for chart in json.loads(charts)} and len(drawn) > 25
+    assert "plotly.js" in library[:200] and "showSendToCloud: false" in draw
+    policy = next(attributes for tag, attributes in found.tags if "http-equiv" in attributes)["content"]
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'unsafe-inline'")
+    assert found.texts["title"] == [f"{results['dataset']} (synthetic) – benchmark"]
+    assert any(HOSTILE in text for text in found.texts["th"]) and any("alert(1)" in text for text in found.texts["td"])
+
+
+def test_the_hostile_name_is_nowhere_markup(page: str) -> None:
+    assert HOSTILE not in page and escape(HOSTILE) in page
+    charts = page[page.index('id="charts">') :].split("</script>")[0]
+    assert "<" not in charts.split(">", 1)[1]
+    assert shown("<b>\n&amp;</b>") == "&lt;b&gt; &amp;amp;&lt;/b&gt;"
+
+
+def test_a_failed_arm_stands_in_the_table_with_its_reason(page: str) -> None:
+    row = re.search(r'<tr class="failed"><th[^>]*>GRU4Rec</th>(.*?)</tr>', page)
+    assert row is not None and 'colspan="6"' in row[1] and "data-number" not in row[1]
+    assert "failed: RuntimeError: out of memory &lt;script&gt;" in row[1]
+
+
+def test_what_may_be_missing_may_be_missing(tmp_path: Path) -> None:
+    write_report(benchmark_results.one_arm(), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (
+        "there is no baseline to compare it with" in text
+        and "synthetic" not in text.split("<main>")[1].split("<script")[0]
+    )
+    least = benchmark_results.one_arm()
+    task = least["tasks"]["video"]
+    task["arms"][0] |= {"status": "failed", "reason": None, "quality": {}, "seeds": []}
+    write_report({key: least[key] for key in ("format", "dataset", "synthetic", "tasks")}, tmp_path)
+    assert "LSVCR has no result (failed)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    task["arms"] = []
+    write_report(least, tmp_path)
+    write_report({**least, "tasks": {}, "portrait": {"name": "of another version"}}, tmp_path)
+
+
+def test_numbers_that_are_none_are_no_numbers(video: dict[str, Any], results: dict[str, Any], tmp_path: Path) -> None:
+    """NaN and null may stand wherever a number may."""
+
+    def spoil(value: Any, bad: float | None) -> Any:
+        if isinstance(value, dict):
+            return {key: spoil(one, bad) for key, one in value.items()}
+        if isinstance(value, list):
+            return [spoil(one, bad) for one in value]
+        return bad if isinstance(value, float) else value
+
+    for bad in (None, float("nan"), float("inf")):
+        write_report({**results, "portrait": None, "tasks": {"video": spoil(video, bad)}}, tmp_path)
+        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert not re.search(r"\b(nan|inf|None)\b", text.split("## How it was run")[0].split("### Hyper")[0])
+
+
+# ---------------------------------------------------------------------- files and the command
+
+
+def test_files_appear_whole_or_not_at_all(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> str:
+        raise RuntimeError("boom")
+
+    write_report(results, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    monkeypatch.setattr(latex, "latex", fail)
+    with pytest.raises(RuntimeError, match="boom"):
+        write_report({**results, "dataset": "other"}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(RuntimeError):
+        write_report(results, empty)
+    assert not list(empty.iterdir())
+
+
+def test_the_command_writes_the_report_anew(
+    results: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert main([str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "results.json"])
+    assert capsys.readouterr().out.count("wrote ") == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read (No such file or directory); give the output folder of a benchmark"),
+        ("{", "is no JSON"),
+        ("[]", "is not of format 1 (found: 'list')"),
+        ('{"format": 2}', "is not of format 1 (found: 2)"),
+        ('{"format": 1}', "the study has no dataset"),
+        ('{"format": 1, "dataset": "x", "synthetic": 1, "tasks": {}}', "synthetic is 1"),
+        ('{"format": 1, "dataset": "x", "synthetic": true, "tasks": {"video": []}}', "tasks.video is no object"),
+    ],
+)
+def test_what_is_no_results_json_is_one_message(
+    content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    assert main([str(tmp_path)]) == 2
+    shown_text = capsys.readouterr().err
+    assert said in shown_text and shown_text.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_part_that_is_missing_is_named(video: dict[str, Any], results: dict[str, Any]) -> None:
+    del video["arms"][3]["status"]
+    with pytest.raises(EvaluationError, match=r"tasks\.video\.arms\[3\] has no status"):
+        check({**results, "tasks": {"video": video}})
+
+
+def test_tables_of_all_forms_have_equal_rows(results: dict[str, Any]) -> None:
+    table = tables.main_table(results["tasks"]["video"], "available+period")
+    assert isinstance(table, Table)
+    assert {len(row.cells) for row in (*table.rows, *table.foot)} == {len(table.columns)}
