@@ -23,7 +23,7 @@ VIDEO, COMMENT, GREY = "#1f6fb2", "#d9772b", "#8a8f98"
 _CURVE_POINTS = 400
 _MARKED_DAYS = 90  # up to so many days each has a marker
 # The browser itself refuses whatever is not in the file.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2127; background: #f5f6f8; margin: 0; }
@@ -55,7 +55,7 @@ for (const chart of JSON.parse(document.getElementById("charts").textContent)) {
   });
 }
 """
-_LAYOUT: dict[str, Any] = {
+LAYOUT: dict[str, Any] = {
     "margin": {"l": 60, "r": 15, "t": 10, "b": 45},
     "font": {"family": "system-ui, sans-serif", "size": 12},
     "legend": {"orientation": "h", "y": 1.15},
@@ -70,9 +70,9 @@ def page(numbers: Portrait, tables: Sequence[Table], hints: Sequence[Hint]) -> s
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise DataToolError("the HTML file needs the package plotly; install it, or leave out --html") from error
-    charts = _charts(numbers)
+    specs = charts(numbers)
     drawn = [
-        {"id": f"chart{place}", "data": chart["data"], "layout": chart["layout"]} for place, chart in enumerate(charts)
+        {"id": f"chart{place}", "data": chart["data"], "layout": chart["layout"]} for place, chart in enumerate(specs)
     ]
     # `<` would let a text of the data end the script.
     data = json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")
@@ -82,14 +82,14 @@ def page(numbers: Portrait, tables: Sequence[Table], hints: Sequence[Hint]) -> s
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{name}{' (synthetic)' if numbers.synthetic else ''} – portrait of a data set</title>",
             f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
             f'<h1>{name}{mark}</h1>\n<p class="about">source: {escape(numbers.source)} · {sizes}</p>',
             _warnings(hints),
             "<noscript><p>The charts need JavaScript; warnings and tables do not.</p></noscript>",
-            f'<div class="grid">{"".join(_chart(place, chart) for place, chart in enumerate(charts))}</div>',
+            f'<div class="grid">{"".join(_chart(place, chart) for place, chart in enumerate(specs))}</div>',
             f'<div class="columns">{"".join(_table(table) for table in tables if len(table.columns) < 4)}</div>',
             *(_table(table) for table in tables if len(table.columns) >= 4),
             "</main>",
@@ -128,7 +128,7 @@ def _chart(place: int, chart: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------------- charts
 
 
-def _charts(n: Portrait) -> list[dict[str, Any]]:
+def charts(n: Portrait) -> list[dict[str, Any]]:
     charts = [
         _days(n),
         _histogram("Video interactions per user", n.inter_per_user, "users", VIDEO),
@@ -153,7 +153,7 @@ def _spec(
     wide: bool = False,
     **layout: Any,
 ) -> dict[str, Any]:
-    layout = {**_LAYOUT, "xaxis": {"automargin": True, **x}, "yaxis": {"automargin": True, **y}, **layout}
+    layout = {**LAYOUT, "xaxis": {"automargin": True, **x}, "yaxis": {"automargin": True, **y}, **layout}
     return {"title": title, "caption": caption, "data": data, "layout": layout, "wide": wide}
 
 
