@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import io
 import json
+import operator
+import random
 import re
+from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +22,18 @@ from benchmark_results import HOSTILE, METRICS, PROTOCOLS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_lsvcr.benchmark.report import FILES, html, latex, markdown, rows, studies, tables, words, write_report
+from recbole_lsvcr.benchmark.report import (
+    FILES,
+    differences,
+    html,
+    latex,
+    markdown,
+    rows,
+    studies,
+    tables,
+    words,
+    write_report,
+)
 from recbole_lsvcr.benchmark.report.__main__ import main
 from recbole_lsvcr.benchmark.report.figure import shown
 from recbole_lsvcr.benchmark.report.read import check
@@ -119,7 +134,9 @@ def test_the_summary_says_what_the_numbers_are(video: dict[str, Any]) -> None:
     assert (
         f"[{one['low']:+.4f}, {one['high']:+.4f}], p = {one['p_holm']:.3f} after Holm over 12 baselines" in found.text
     )
-    assert found.text.endswith("5,753 instances of 1,123 users, 3 seeds against 3 seeds.")
+    assert "); 5,753 instances of 1,123 users, 3 seeds against 3 seeds. Taken apart: " in found.text
+    seen = next(c for c in video["comparisons"] if c["best"] and c["slice"] == "seen_items")
+    assert f"{seen['mean']:+.4f} [{seen['low']:+.4f}, {seen['high']:+.4f}] on seen videos, " in found.text
 
 
 @pytest.mark.parametrize(
@@ -141,11 +158,36 @@ def test_what_is_not_ahead_is_said_as_plainly(
 
 def test_behind_a_rule_the_best_trained_baseline_is_named_too(video: dict[str, Any]) -> None:
     arm_of(video, "Newest")["quality"]["available+period"]["all"]["ndcg@10"]["mean"] = 0.6
-    video["comparisons"] = []
+    video["comparisons"] = [one for one in video["comparisons"] if one["baseline"] != "Newest" and not one["best"]]
     (found,) = words.findings(video)
     assert found.verdict == "behind" and "behind the best baseline (a rule), Newest" in found.text
     assert "not compared instance by instance" in found.text
     assert f"Against the best trained baseline, {HOSTILE}" in found.text
+
+
+def test_differences_of_other_groups_are_not_ours_to_the_baselines(video: dict[str, Any]) -> None:
+    names = {arm["name"] for arm in video["arms"] if arm["group"] == "main"}
+    for table in (differences.main_table(video), differences.slice_table(video), differences.other_table(video)):
+        assert table is not None and {row.cells[0].text for row in table.rows} <= names
+    main_rows = differences.main_table(video)
+    assert main_rows is not None and len(main_rows.rows) == 12 and main_rows.columns[0] == "LSVCR less"
+    assert [row.cells[0].note for row in main_rows.rows].count("best baseline") == 1
+
+
+def test_the_best_baseline_is_the_one_that_the_comparisons_say(video: dict[str, Any]) -> None:
+    for one in video["comparisons"]:
+        one["best"] = one["baseline"] == "MBHT"
+    assert "the best baseline, MBHT: NDCG@10" in words.findings(video)[0].text
+
+
+def test_nothing_ranked_at_all_is_a_table_of_reasons(video: dict[str, Any], tmp_path: Path) -> None:
+    for arm in video["arms"]:
+        arm |= {"status": "failed", "reason": "no memory", "quality": {}, "curves": [], "alignment": None, "seeds": []}
+    empty: dict[str, Any] = {"protocols": [], "metrics": [], "ranked": {}, "slices": [], "comparisons": []}
+    video |= {**empty, "primary": {"protocol": None, "metric": "ndcg@10"}}
+    write_report({**benchmark_results.one_arm(), "tasks": {"video": video}}, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "### nothing was ranked" in text and text.count("failed: no memory") > 15
 
 
 def test_without_a_number_of_ours_there_is_no_verdict(video: dict[str, Any]) -> None:
@@ -159,16 +201,25 @@ def test_without_a_number_of_ours_there_is_no_verdict(video: dict[str, Any]) -> 
 
 
 def test_an_ablation_is_compared_with_the_full_model(video: dict[str, Any]) -> None:
-    full = arm_of(video, "LSVCR")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
-    one = {"protocol": "available+period", "metric": "ndcg@10", "slice": "all", "arm": "LSVCR", "baseline": "w/o SSC"}
-    video["comparisons"].append({**one, "mean": 0.02, "low": 0.01, "high": 0.03})
+    full = arm_of(video, "LSVCR", "ablation")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
     table = studies.ablation_table(video)
     assert table is not None and table.rows[0].cells[0].text == "LSVCR" and table.rows[0].kind == "ours"
     less = {row.cells[0].text: row.cells[7] for row in table.rows}
     own = arm_of(video, "w/o SSC", "ablation")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
-    assert less["w/o SSC"].value == own - full and less["w/o SSC"].text.endswith("[-0.0300, -0.0100]")
-    assert less["LSVCR"].text == "–" and less["w/o diversification"].value is None
-    assert next(row for row in table.rows if row.cells[0].text == "w/o diversification").status.startswith("failed")
+    one = next(c for c in video["comparisons"] if (c["arm"], c["slice"]) == ("w/o SSC", "all"))
+    assert less["w/o SSC"].value == own - full
+    assert less["w/o SSC"].text == f"{own - full:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+    assert less["LSVCR"].text == "–" and less["w/o comment diversification"].value is None
+    assert next(row for row in table.rows if "diversification" in row.cells[0].text).status.startswith("failed")
+
+
+def test_an_ablation_without_the_full_model_in_it_is_compared_with_the_main_one(video: dict[str, Any]) -> None:
+    video["arms"] = [arm for arm in video["arms"] if (arm["name"], arm["group"]) != ("LSVCR", "ablation")]
+    assert studies.full_model(video) is arm_of(video, "LSVCR")
+    video["comparisons"] = []
+    assert studies.full_model(video) is arm_of(video, "LSVCR")
+    table = studies.ablation_table(video)
+    assert table is not None and [row.cells[0].text for row in table.rows][:2] == ["LSVCR", "w/o SSC"]
 
 
 def test_alignment_steps_are_in_order_and_none_is_zero(video: dict[str, Any]) -> None:
@@ -235,7 +286,7 @@ def test_markdown_tables_have_one_row_per_arm(results: dict[str, Any]) -> None:
                 f"gain of {'LSVCR' if name == 'video' else 'LSVCRComment'} over the best baseline",
             ]
             assert sum("**" in line for line in block) >= 1 and sum("<u>" in line for line in block) >= 1
-    assert "out of memory" in text and "w/o SSC" in text and "| LSVCR, 1000 steps | 1,000 |" in text
+    assert "out of memory" in text and "w/o SSC" in text and "| 1,000 steps | 1,000 |" in text
     assert "python run_lsvcr.py --config 'my study.yaml' --benchmark --ablation" in text
 
 
@@ -376,6 +427,44 @@ def test_numbers_that_are_none_are_no_numbers(video: dict[str, Any], results: di
         assert not re.search(r"\b(nan|inf|None)\b", text.split("## How it was run")[0].split("### Hyper")[0])
 
 
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from nodes(item, (*path, key))
+
+
+def test_whatever_is_changed_is_shown_or_refused(
+    video: dict[str, Any], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of a results.json that somebody edited: never an error of Python's."""
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", str)
+    rng = random.Random(4)
+    names = {"LSVCR", "MBHT", "GRU4Rec", "w/o SSC", "500 steps", "UniSRec"}
+    video["arms"] = [arm for arm in video["arms"] if arm["name"] in names]
+    for arm in video["arms"]:
+        arm["quality"] = {"available+period": arm["quality"].get("available+period", {})}
+    video["comparisons"] = [one for one in video["comparisons"] if one["baseline"] == "MBHT"][:5]
+    text = json.dumps({**results, "tasks": {"video": video}})
+    every = list(nodes(json.loads(text)))
+    by_depth = {depth: [path for path in every if len(path) == depth] for depth in range(1, 9)}
+    outcomes = []
+    for turn in range(60):
+        changed = json.loads(text)
+        *above, last = rng.choice(by_depth[1 + turn % 8])
+        place = functools.reduce(operator.getitem, above, changed)
+        place[last] = rng.choice([None, "x", 3, -1.5, [], {}, True, ["x"], {"x": 1}, [None], 10**400])
+        try:
+            check(changed)
+        except EvaluationError:
+            outcomes.append("refused")
+            continue
+        for form in (html.page, markdown.markdown, rows.table, latex.latex):
+            form(changed)
+        outcomes.append("shown")
+    assert outcomes.count("refused") > 10 and outcomes.count("shown") > 10
+
+
 # ---------------------------------------------------------------------- files and the command
 
 
@@ -391,6 +480,27 @@ def test_files_appear_whole_or_not_at_all(
     with pytest.raises(RuntimeError, match="boom"):
         write_report({**results, "dataset": "other"}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    write = Path.write_text
+
+    def full(self: Path, content: str, **options: Any) -> int:
+        if ".results.tex." in self.name:
+            raise OSError(28, "No space left on device")
+        return write(self, content, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report({**results, "dataset": "other"}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nothing_is_left_where_nothing_could_be_made(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> str:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(latex, "latex", fail)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(RuntimeError):
@@ -416,7 +526,10 @@ def test_the_command_writes_the_report_anew(
         ('{"format": 2}', "is not of format 1 (found: 2)"),
         ('{"format": 1}', "the study has no dataset"),
         ('{"format": 1, "dataset": "x", "synthetic": 1, "tasks": {}}', "synthetic is 1"),
-        ('{"format": 1, "dataset": "x", "synthetic": true, "tasks": {"video": []}}', "tasks.video is no object"),
+        (
+            '{"format": 1, "dataset": "x", "synthetic": true, "tasks": {"video": []}}',
+            "tasks.video is [], which it cannot be",
+        ),
     ],
 )
 def test_what_is_no_results_json_is_one_message(

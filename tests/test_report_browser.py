@@ -146,4 +146,4 @@ def test_hostile_names_are_shown_as_text(page: Any) -> None:
     assert page.locator("main b:has-text('50%')").count() == 0
     assert "</script><script>alert('x')</script>" in page.locator("table.sortable").first.inner_text()
     ticks = page.locator(".chart").first.locator(".ytick text").all_text_contents()
-    assert "</script><script>alert('x…" in ticks
+    assert "</script><script>alert('x…" in ticks and "<b>NARM</b>" in ticks

@@ -63,6 +63,8 @@ class Tuning:
                 f"every parameter has a list of choices. Given: {budget!r}"
             )
         for name, values in space.items():
+            if _is_model(name) and not isinstance(values, Mapping):
+                raise ConfigError(f"tune: space of the model {name} is {values!r}; give {{parameter: [choices]}}")
             for parameter, choices in values.items() if _is_model(name) else [(name, values)]:
                 _check(parameter, choices)
         return cls(budget, space)
@@ -138,8 +140,8 @@ def best(trials: list[Trial], bigger_is_better: bool) -> Mapping[str, Any] | Non
 
 
 def _is_model(name: str) -> bool:
-    """Models have capitals, parameters have not, but for RecBole's list lengths."""
-    return name[:1].isupper() and not name.isupper()
+    """Models have capitals; of the parameters only some of RecBole's have, such as MAX_ITEM_LIST_LENGTH."""
+    return name[:1].isupper() and not (name.isupper() and "_" in name)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_lsvcr.benchmark.report import tables
+from recbole_lsvcr.benchmark.report import differences, tables
 from recbole_lsvcr.benchmark.report.figure import (
     LINES,
     OURS,
@@ -31,6 +31,8 @@ from recbole_lsvcr.benchmark.report.view import (
     signed,
     slice_title,
 )
+
+_FOREST = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}
 
 
 def curves(task: Task) -> Chart | None:
@@ -95,8 +97,9 @@ def curves(task: Task) -> Chart | None:
         )
     if not data:
         return None
+    last = max((epoch for trace in data for epoch in trace["x"] if epoch is not None), default=0)
     look = layout(
-        {"title": {"text": "epoch"}, "rangemode": "tozero"},
+        {"title": {"text": "epoch"}, "rangemode": "tozero", **({"dtick": 1} if last <= 10 else {})},
         {"title": {"text": "validation score"}},
         legend={"orientation": "v", "x": 1.01, "y": 1, "groupclick": "togglegroup"},
     )
@@ -172,9 +175,9 @@ def slices(task: Task) -> Chart | None:
 
 def forest(task: Task, arm: str) -> Chart | None:
     """The differences of one of our arms to every baseline with their intervals, in each slice that was compared."""
-    found = [
-        one for one in tables.comparisons(task, main=True) if one["arm"] == arm and number(one.get("mean")) is not None
-    ]
+    # Five slices of fifteen baselines are no chart: the others stand in the tables.
+    given = [one for one in differences.headline(task) if one["arm"] == arm and one["slice"] in _FOREST]
+    found = [one for one in given if number(one.get("mean")) is not None]
     if not found:
         return None
     names = list(dict.fromkeys(str(one["baseline"]) for one in found))
@@ -182,7 +185,6 @@ def forest(task: Task, arm: str) -> Chart | None:
     names.sort(key=lambda name: first[name])
     parts = list(dict.fromkeys(str(one["slice"]) for one in found))
     data = []
-    colors = {"all": "#1c2127", "seen_items": OURS, "unseen_items": "#d9772b"}
     for place, part in enumerate(parts):
         some = [one for one in found if one["slice"] == part]
         offset = 0.22 * (place - (len(parts) - 1) / 2)
@@ -201,7 +203,7 @@ def forest(task: Task, arm: str) -> Chart | None:
                     "thickness": 1.5,
                     "width": 3,
                 },
-                "marker": {"size": 8 if part == "all" else 6, "color": colors.get(part, LINES[place % len(LINES)])},
+                "marker": {"size": 8 if part == "all" else 6, "color": _FOREST[part]},
                 "text": [_difference_hover(one) for one in some],
                 "hoverinfo": "text",
             }
@@ -232,5 +234,5 @@ def _difference_hover(one: Mapping[str, Any]) -> str:
 def compared_arms(task: Task) -> list[str]:
     """The names of our arms with a comparison under the primary protocol and metric."""
     names = [str(arm["name"]) for arm in ours(task)]
-    compared = {str(one["arm"]) for one in tables.comparisons(task, main=True)}
+    compared = {str(one["arm"]) for one in differences.headline(task)}
     return [name for name in dict.fromkeys(names) if name in compared]

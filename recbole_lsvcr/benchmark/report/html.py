@@ -8,14 +8,14 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from dataset_tools.describe import tables as portrait_tables
 from dataset_tools.portrait import POLICY
-from recbole_lsvcr.benchmark.report import charts, quality_charts, studies, study_charts, tables, words
+from recbole_lsvcr.benchmark.report import charts, differences, quality_charts, studies, study_charts, tables, words
 from recbole_lsvcr.benchmark.report.figure import Chart
 from recbole_lsvcr.benchmark.report.style import CHARTS, SORTING, STYLE, TABS
 from recbole_lsvcr.benchmark.report.view import Cell, Row, Table, Task, group, primary, protocols, task_title
 
 _LONG, _MOST = 24, 240  # letters from which on a cell breaks its line, and is cut
+_NOTES = 5  # notes shown at once
 _TAGS = {"best": "b", "second": "u"}
 
 
@@ -92,7 +92,7 @@ class _Page:
         tabs, panels = [], []
         for number, name in enumerate(names):
             tab, panel = f"{place}-tab{number}", f"{place}-panel{number}"
-            title = f"{escape(name)}{' (primary)' if name == main else ''}"
+            title = escape(name or "nothing was ranked") + " (primary)" * (name == main and len(names) > 1)
             tabs.append(f'<button type="button" role="tab" id="{tab}" aria-controls="{panel}">{title}</button>')
             chart = quality_charts.dots(task, name)
             content = _table(tables.main_table(task, name), title=False) + (self._chart(chart) if chart else "")
@@ -102,8 +102,8 @@ class _Page:
 
     def _differences(self, task: Task) -> str:
         drawn = [charts.forest(task, name) for name in charts.compared_arms(task)]
-        rest = tables.difference_table(task, main=False)
-        return self._join(drawn, [tables.difference_table(task, main=True)], folded=[rest])
+        folded = [differences.slice_table(task), differences.other_table(task)]
+        return self._join(drawn, [differences.main_table(task)], folded=folded)
 
     def _tuning(self, task: Task) -> str:
         table = tables.tuning_table(task)
@@ -125,22 +125,14 @@ class _Page:
         )
 
     def _data_set(self, value: Mapping[str, Any] | None) -> str:
-        numbers = study_charts.read_portrait(value) if value else None
-        if value is None or numbers is None:
+        found = study_charts.portrait(value) if value else None
+        if value is None or found is None:
             return ""
         self.places.append(("data", "Data set"))
         hints = "".join(f"<li>{escape(str(hint.get('text')))}</li>" for hint in value.get("warnings") or [])
         warned = f'<section class="finding unclear"><ul>{hints}</ul></section>' if hints else ""
-        found = [table for table in portrait_tables(numbers) if table.title in ("Size", "Split by time")]
-        rows = [
-            _table(
-                Table(table.title, table.columns, tuple(Row(tuple(Cell(text) for text in row)) for row in table.rows)),
-                sortable=False,
-            )
-            for table in found
-        ]
-        boxes = [f"<section>{row}</section>" for row in rows]
-        boxes += [self._box(chart) for chart in study_charts.portrait(numbers)]
+        boxes = [f"<section>{_table(table, sortable=False)}</section>" for table in found[0]]
+        boxes += [self._box(chart) for chart in found[1]]
         return f'<h2 id="data">Data set</h2>{warned}<div class="grid">{"".join(boxes)}</div>'
 
     def _how(self, results: Mapping[str, Any]) -> str:
@@ -193,9 +185,12 @@ def _findings(task: Task, synthetic: bool) -> str:
     found = words.findings(task)
     mark = '<span class="synthetic">SYNTHETIC data</span> ' if synthetic else ""
     said = "".join(f"<p>{mark}{escape(finding.text)}</p>" for finding in found)
-    notes = [*words.incomplete(task), *(str(note) for note in task["notes"])]
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<section class="finding {found[0].verdict}">{said}{f"<ul>{items}</ul>" if items else ""}</section>'
+    items = [f"<li>{escape(str(note))}</li>" for note in task["notes"]]
+    notes = f"<ul>{''.join(items[:_NOTES])}</ul>" if items else ""
+    if len(items) > _NOTES:
+        rest = "".join(items[_NOTES:])
+        notes += f"<details><summary>{len(items) - _NOTES} more notes</summary><ul>{rest}</ul></details>"
+    return f'<section class="finding {found[0].verdict}">{said}{notes}</section>'
 
 
 def _table(table: Table, *, title: bool = True, sortable: bool = True) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recbole_lsvcr.benchmark.report import studies, tables, words
+from recbole_lsvcr.benchmark.report import differences, studies, tables, words
 from recbole_lsvcr.benchmark.report.view import Row, Table, Task, group, protocols, task_title
 
 
@@ -28,13 +28,13 @@ def markdown(results: Mapping[str, Any]) -> str:
 def _task(task: Task) -> Iterator[str]:
     for finding in words.findings(task):
         yield from (escaped(finding.text), "")
-    said = [*words.incomplete(task), *(str(note) for note in task["notes"])]
-    if said:
-        yield from (*(f"- {escaped(note)}" for note in said), "")
+    if task["notes"]:
+        yield from (*(f"- {escaped(note)}" for note in task["notes"]), "")
     for protocol in protocols(task):
         yield from _section(tables.main_table(task, protocol))
     for table in (
-        tables.difference_table(task, main=True),
+        differences.main_table(task),
+        differences.slice_table(task),
         tables.cost_table(task),
         tables.slice_table(task),
         tables.tuning_table(task),
@@ -42,7 +42,7 @@ def _task(task: Task) -> Iterator[str]:
         studies.steps_table(task),
         studies.health_table(task),
         studies.cold_table(task),
-        tables.difference_table(task, main=False),
+        differences.other_table(task, whole_only=True),
     ):
         if table is not None:
             yield from _section(table)

@@ -31,6 +31,8 @@ from recbole_lsvcr.benchmark.report.view import (
     whole,
 )
 
+_TICKS = 3  # least number on an axis
+
 
 def dots(task: Task, protocol: str) -> Chart | None:
     """The primary metric of every arm, best on top: mean, standard deviation, each seed, and what chance gives."""
@@ -145,7 +147,8 @@ def cost_chart(task: Task) -> Chart | None:
         return None
     best = max(rules, key=lambda pair: pair[0], default=None)
     heights = [value for _, value, _ in found] + ([best[0]] if best else [])
-    places = label_places([(math.log10(x), y) for x, y, _ in found], [str(arm["name"]) for *_, arm in found])
+    points, names = [(math.log10(x), y) for x, y, _ in found], [str(arm["name"]) for *_, arm in found]
+    places = label_places(points, names, best[0] if best else None)
     data = []
     for role in ("ours", "baseline", "rule"):
         some = [(one, place) for one, place in zip(found, places, strict=True) if one[2].get("role") == role]
@@ -199,9 +202,13 @@ def cost_chart(task: Task) -> Chart | None:
 
 
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    """1, 2 and 5 of each power of ten (1 alone over more than three of them), written out."""
-    steps = (1, 2, 5) if high - low < 3 else (1,)
-    values = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    """Round numbers, written out: powers of ten, or as much more as it takes for some ticks."""
+    values: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 2, 3, 5, 7), range(1, 10), [step / 10 for step in range(10, 100)]):
+        values = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+        values = [value for value in values if 10**low <= value <= 10**high]
+        if len(values) >= _TICKS:
+            break
     return {"tickvals": values, "ticktext": [f"{value:,.10g}" for value in values]}
 
 
@@ -217,17 +224,20 @@ def _cost_hover(arm: Arm, seconds: float, value: float) -> str:
     )
 
 
-def label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[str]:
-    """Where each point's label stands, so that labels cover neither each other nor points, as far as can be.
+def label_places(points: Sequence[tuple[float, float]], names: Sequence[str], line: float | None = None) -> list[str]:
+    """Where each point's label stands, so that labels cover neither each other nor points nor the line at
+    height `line`, as far as can be.
 
     Computed for a chart of 800 x 330 pixels: the first free place of six, else the one that covers least.
     """
-    (left, right), (bottom, top) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
-    pixels = [
-        (90 + 620 * (x - left) / ((right - left) or 1), 40 + 250 * (y - bottom) / ((top - bottom) or 1))
-        for x, y in points
-    ]
+    across, up = [x for x, _ in points], [y for _, y in points] + ([] if line is None else [line])
+    left, bottom = min(across), min(up)
+    wide, tall = max(across) - left or 1, max(up) - bottom or 1
+    pixels = [(90 + 620 * (x - left) / wide, 40 + 250 * (y - bottom) / tall) for x, y in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in pixels]
+    if line is not None:
+        height = 40 + 250 * (line - bottom) / tall
+        taken += [(0, height - 2, 800, height + 2), (0, height, 220, height + 16)]  # and what is written on it
     chosen = []
     for (x, y), name in zip(pixels, names, strict=True):
         width = 6.4 * min(len(name), 18)

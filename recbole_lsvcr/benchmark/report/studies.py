@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from recbole_lsvcr.benchmark.report import differences
 from recbole_lsvcr.benchmark.report.tables import quality_rows
 from recbole_lsvcr.benchmark.report.view import (
     Arm,
@@ -20,7 +18,6 @@ from recbole_lsvcr.benchmark.report.view import (
     metric_title,
     name_cell,
     number,
-    ours,
     primary,
     quality,
     score,
@@ -36,51 +33,45 @@ STEP_SLICES = ("all", "seen_items", "unseen_items")
 
 
 def full_model(task: Task) -> Arm | None:
-    """What an ablation takes something from: the first of our arms in the main group."""
-    found = [arm for arm in group(task, "main") if is_ours(arm)]
-    return next(iter(ours(task)), found[0] if found else None)
+    """What an ablation takes something from: what its arms are compared with, else our first arm; of the group itself,
+    else of the main one."""
+    named = [one["baseline"] for one in differences.compared(task, "ablation")]
+    named += [arm["name"] for arm in group(task, "main") if is_ours(arm)]
+    for name in named[:1]:
+        for home in ("ablation", "main"):
+            found = [arm for arm in group(task, home) if arm["name"] == name]
+            if found:
+                return found[0]
+    return None
 
 
-def difference(task: Task, arm: Arm) -> tuple[float | None, Mapping[str, Any] | None]:
-    """An arm less the full model in the primary metric, and its comparison turned that way if there is one."""
-    protocol, metric = primary(task)
+def variants(task: Task) -> list[Arm]:
+    """The arms of the ablation, the full model first."""
     full = full_model(task)
-    if full is None:
-        return None, None
-    own, base = mean(arm, protocol, metric), mean(full, protocol, metric)
-    gap = None if own is None or base is None else own - base
-    for one in task["comparisons"]:
-        if (one["protocol"], one["metric"], one["slice"]) != (protocol, metric, "all"):
-            continue
-        if (one["arm"], one["baseline"]) == (arm["name"], full["name"]):
-            return gap, one
-        if (one["arm"], one["baseline"]) == (full["name"], arm["name"]):
-            turned = {"low": "high", "high": "low", "mean": "mean"}
-            flipped = {key: -found for key, other in turned.items() if (found := number(one.get(other))) is not None}
-            return gap, {**one, **flipped}
-    return gap, None
+    return [*([] if full is None else [full]), *(arm for arm in group(task, "ablation") if arm is not full)]
 
 
 def ablation_table(task: Task) -> Table | None:
     """The full model and each variant in every metric, with the difference to the full model; None without any."""
-    arms = group(task, "ablation")
-    if not arms:
+    if not group(task, "ablation"):
         return None
     protocol, metric = primary(task)
-    full = full_model(task)
-    arms = [*([] if full is None else [full]), *arms]
+    full, arms = full_model(task), variants(task)
     metrics = shown_metrics(task)
     rows = []
     for arm, row in zip(arms, quality_rows(arms, [(protocol, name, "all") for name in metrics]), strict=True):
-        gap, found = (None, None) if arm is full else difference(task, arm)
-        low, high = (number((found or {}).get(key)) for key in ("low", "high"))
+        own = mean(arm, protocol, metric)
+        base = None if full is None or full is arm else mean(full, protocol, metric)
+        gap = None if own is None or base is None else own - base
+        found = {} if full is None else differences.comparison(task, arm["name"], full["name"], "ablation") or {}
+        low, high = (number(found.get(key)) for key in ("low", "high"))
         text = signed(gap) if low is None or high is None else f"{signed(gap)} [{signed(low)}, {signed(high)}]"
-        rows.append(Row((*row.cells, Cell(text, gap)), row.kind, status(arm)))
+        rows.append(Row((*row.cells, Cell(text, gap)), "ours" if arm is full else row.kind, status(arm)))
     return Table(
         f"Ablation: {protocol}",
         ("", *(metric_title(name) for name in metrics), f"{metric_title(metric)} less full"),
         tuple(rows),
-        caption="" if full is None else f"The full model is {full['name']}.",
+        caption="" if full is None else f"Differences are to {full['name']}, with 95 % intervals by user where known.",
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dataset_tools.describe import tables as portrait_tables
 from dataset_tools.portrait import charts as portrait_charts
 from dataset_tools.portrait_values import FastUsers, Ids, Part, Portrait, Spectrum, Texts, Times
 from recbole_lsvcr.benchmark.report import studies
 from recbole_lsvcr.benchmark.report.figure import LINES, OURS, Chart, layout, line_style, row_height, rows_axis, shown
 from recbole_lsvcr.benchmark.report.quality_charts import dot_chart
 from recbole_lsvcr.benchmark.report.view import (
+    Cell,
+    Row,
+    Table,
     Task,
     group,
     is_ours,
@@ -26,6 +30,7 @@ from recbole_lsvcr.benchmark.report.view import (
 
 _EXACT = {"exponentformat": "power", "showexponent": "all"}  # no "100µ"
 _LOSSES = ("loss", "lm", "sr", "ssc", "vcc")
+_PORTRAIT_TABLES = ("Size", "Split by time")
 _PORTRAIT = (
     "Interactions per day",
     "Video interactions per user",
@@ -37,12 +42,12 @@ _PORTRAIT = (
 def ablation(task: Task) -> Chart | None:
     """The primary metric of the full model (its mean as a line) and of each variant."""
     full = studies.full_model(task)
-    arms = group(task, "ablation")
+    arms = studies.variants(task) if group(task, "ablation") else []
     protocol, metric = primary(task)
     if not any(mean(arm, protocol, metric) is not None for arm in arms):
         return None
     return dot_chart(
-        [*([] if full is None else [full]), *arms],
+        arms,
         protocol,
         metric,
         title="What each part is worth",
@@ -173,33 +178,38 @@ def cold(task: Task) -> Chart | None:
 # ---------------------------------------------------------------------- the data set
 
 
-def read_portrait(value: Mapping[str, Any]) -> Portrait | None:
-    """The portrait of results.json as the data set tools know it; None where it is of another version."""
+def portrait(value: Mapping[str, Any]) -> tuple[list[Table], list[Chart]] | None:
+    """The key numbers of results.json's portrait, when there were interactions and how they are spread; None where it
+    is of another version, which is no reason to have no report."""
     try:
-        given = {name: found for name, found in value.items() if name != "warnings"}
-        for name in ("inter_per_user", "inter_per_video", "comments_per_video", "records_per_user"):
-            given[name] = _spectrum(given[name])
-        for name in ("titles", "contents"):
-            given[name] = Texts(**{**given[name], "lengths": _spectrum(given[name]["lengths"])})
-        given["fast_users"] = FastUsers(**given["fast_users"])
-        given["times"] = Times(**given["times"])
-        given["boundaries"] = tuple(given["boundaries"])
-        given["split"] = {name: Part(**part) for name, part in given["split"].items()}
-        given["ids"] = {name: Ids(**part) for name, part in given["ids"].items()}
-        return Portrait(**given)
-    except (TypeError, KeyError, AttributeError):
+        numbers = _portrait(value)
+        shown_tables = [table for table in portrait_tables(numbers) if table.title in _PORTRAIT_TABLES]
+        found = {spec["title"]: spec for spec in portrait_charts(numbers)}
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
         return None
-
-
-def _spectrum(value: Mapping[str, Any]) -> Spectrum:
-    return Spectrum(tuple(value["values"]), tuple(value["numbers"]))
-
-
-def portrait(numbers: Portrait) -> list[Chart]:
-    """When there were interactions, and how they are spread."""
-    found = {spec["title"]: spec for spec in portrait_charts(numbers)}
-    return [
+    drawn = [
         Chart(title, found[title]["caption"], found[title]["data"], found[title]["layout"], 300)
         for title in _PORTRAIT
         if title in found
     ]
+    rows = [tuple(Row(tuple(Cell(text) for text in row)) for row in table.rows) for table in shown_tables]
+    return [Table(one.title, one.columns, some) for one, some in zip(shown_tables, rows, strict=True)], drawn
+
+
+def _portrait(value: Mapping[str, Any]) -> Portrait:
+    """The portrait as the data set tools know it."""
+    given = {name: found for name, found in value.items() if name != "warnings"}
+    for name in ("inter_per_user", "inter_per_video", "comments_per_video", "records_per_user"):
+        given[name] = _spectrum(given[name])
+    for name in ("titles", "contents"):
+        given[name] = Texts(**{**given[name], "lengths": _spectrum(given[name]["lengths"])})
+    given["fast_users"] = FastUsers(**given["fast_users"])
+    given["times"] = Times(**given["times"])
+    given["boundaries"] = tuple(given["boundaries"])
+    given["split"] = {name: Part(**part) for name, part in given["split"].items()}
+    given["ids"] = {name: Ids(**part) for name, part in given["ids"].items()}
+    return Portrait(**given)
+
+
+def _spectrum(value: Mapping[str, Any]) -> Spectrum:
+    return Spectrum(tuple(value["values"]), tuple(value["numbers"]))

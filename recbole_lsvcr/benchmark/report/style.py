@@ -34,7 +34,7 @@ thead th { color: #5f6b7a; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tbody th, tfoot th { min-width: 150px; max-width: 260px; white-space: normal; overflow-wrap: anywhere; }
 th.text, td.text, td.long { text-align: left; }
-td.long { white-space: normal; overflow-wrap: anywhere; min-width: 200px; max-width: 420px; }
+td.long { white-space: normal; overflow-wrap: anywhere; min-width: 280px; max-width: 420px; }
 td[colspan] { max-width: none; }
 thead button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
   text-align: inherit; white-space: nowrap; }
@@ -56,7 +56,7 @@ pre { background: #f0f2f5; border-radius: 4px; padding: 8px 10px; white-space: p
 .pairs td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .pairs th { text-align: left; width: 30%; overflow-wrap: anywhere; white-space: normal; }
 @media (max-width: 600px) { header, main { padding-left: 10px; padding-right: 10px; } section { padding: 10px; }
-  tbody th, tfoot th { min-width: 96px; max-width: 130px; position: sticky; left: 0; background: inherit; }
+  tbody th, tfoot th { min-width: 120px; max-width: 140px; position: sticky; left: 0; background: inherit; }
   tbody tr, tfoot tr { background: #fff; } .top div { padding-left: 10px; } }
 @media print { .top { position: static; } [role=tablist] { display: none; } }
 """
@@ -70,8 +70,8 @@ function draw(place) {
   place.dataset.drawn = "yes";
   const layout = chart.layout;
   if (place.clientWidth < 620 && layout.legend && layout.legend.orientation === "v") {
-    layout.legend = {...layout.legend, orientation: "h", x: 0, y: -0.22, yanchor: "top"};
-    place.style.height = place.clientHeight + 14 * chart.data.length + "px";
+    layout.legend = {...layout.legend, orientation: "h", x: 0, y: -0.16, yanchor: "top"};
+    place.style.height = place.clientHeight + 8 * chart.data.length + "px";
   }
   Plotly.newPlot(place, chart.data, layout, {
     responsive: true, displaylogo: false,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from recbole_lsvcr.benchmark.report.view import (
     Arm,
@@ -23,13 +22,11 @@ from recbole_lsvcr.benchmark.report.view import (
     number,
     percent,
     primary,
-    probability,
     quality,
     score,
     setting,
     settings,
     shown_metrics,
-    signed,
     size,
     slice_title,
     status,
@@ -74,7 +71,7 @@ def main_table(task: Task, protocol: str) -> Table:
         if compared and is_ours(arm) and any(mean(arm, protocol, name) is not None for name in metrics):
             foot.append(_gain(task, arm, protocol, metrics))
     return Table(
-        protocol,
+        protocol or "nothing was ranked",
         ("", *(metric_title(name) for name in metrics)),
         quality_rows(arms, [(protocol, name, "all") for name in metrics]),
         tuple(foot),
@@ -113,58 +110,6 @@ def about_protocol(task: Task, protocol: str) -> str:
     if found.get("candidates_hash"):
         parts.append(f"candidates {str(found['candidates_hash'])[:12]}")
     return "; ".join(parts) + "."
-
-
-def comparisons(task: Task, *, main: bool) -> list[Mapping[str, Any]]:
-    """Differences under the primary protocol and metric (`main`), or all the others."""
-    return [one for one in task["comparisons"] if ((one["protocol"], one["metric"]) == primary(task)) == main]
-
-
-def difference_table(task: Task, *, main: bool) -> Table | None:
-    """Every difference of ours to a baseline, its interval and p value; None where nothing was compared."""
-    found = comparisons(task, main=main)
-    several = len({one["arm"] for one in found}) > 1
-    if not found:
-        return None
-    protocol, metric = primary(task)
-    columns = ("slice", "difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
-    rows = []
-    for one in found:
-        low, high, p_holm = (number(one.get(key)) for key in ("low", "high", "p_holm"))
-        seeds = one.get("seeds") or {}
-        name = f"{one['baseline']}{' (best baseline)' if one.get('best') else ''}"
-        cells = [Cell(f"{one['arm']} less {name}" if several else name, str(one["baseline"]))]
-        if not main:
-            titles = (str(one["protocol"]), metric_title(str(one["metric"])))
-            cells += [Cell(title, title) for title in titles]
-        cells += [
-            Cell(slice_title(str(one["slice"])), slice_title(str(one["slice"]))),
-            _value(signed, one.get("mean")),
-            Cell(f"[{signed(low)}, {signed(high)}]", low),
-            _value(percent, one.get("relative")),
-            _value(probability, one.get("p")),
-            Cell(probability(p_holm), p_holm),
-            _value(whole, one.get("instances")),
-            _value(whole, one.get("users")),
-            Cell(f"{setting(seeds.get('arm'))} / {setting(seeds.get('baseline'))}", number(seeds.get("baseline"))),
-        ]
-        rows.append(Row(tuple(cells)))
-    return Table(
-        f"Differences: {metric_title(metric)}, {protocol}" if main else "Differences under the other protocols",
-        (
-            "ours less baseline" if several else f"{found[0]['arm']} less",
-            *(() if main else ("protocol", "metric")),
-            *columns,
-        ),
-        tuple(rows),
-        caption="Mean over instances and common seeds; the interval draws users with replacement; p of a paired test"
-        " clustered by user, Holm over the baselines of a slice.",
-    )
-
-
-def _value(write: Any, value: Any) -> Cell:
-    found = number(value)
-    return Cell(write(found), found)
 
 
 def cost_table(task: Task) -> Table | None:

@@ -65,9 +65,13 @@ class Table:
 
 def number(value: Any) -> float | None:
     """A finite number as float; None for all else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def score(value: float | None, std: float | None = None) -> str:
@@ -148,7 +152,8 @@ def group(task: Task, name: str) -> list[Arm]:
 def quality(arm: Arm, protocol: str, metric: str, part: str = "all") -> Mapping[str, Any]:
     """`mean`, `std`, `values` of a metric; empty where the arm has none."""
     found = (arm.get("quality") or {}).get(protocol) or {}
-    return (found.get(part) or {}).get(metric) or {}
+    some = (found.get(part) or {}).get(metric)
+    return some if isinstance(some, Mapping) else {}
 
 
 def mean(arm: Arm, protocol: str, metric: str, part: str = "all") -> float | None:
@@ -175,8 +180,8 @@ def ours(task: Task) -> list[Arm]:
 
 
 def primary(task: Task) -> tuple[str, str]:
-    """Protocol and metric that a study is judged by."""
-    return task["primary"]["protocol"], task["primary"]["metric"]
+    """Protocol and metric that a study is judged by; the protocol is empty where nothing was ranked."""
+    return task["primary"]["protocol"] or "", task["primary"]["metric"]
 
 
 def best_baseline(task: Task, protocol: str, metric: str, part: str = "all", *, learned: bool = False) -> Arm | None:
@@ -193,12 +198,13 @@ def best_baseline(task: Task, protocol: str, metric: str, part: str = "all", *, 
 
 def shown_metrics(task: Task) -> list[str]:
     """The metrics of a main table: Recall and NDCG at every cut, MRR@10, MRR."""
-    return [name for name in task["metrics"] if name.startswith(("recall", "ndcg")) or name in ("mrr@10", "mrr")]
+    known = [name for name in task["metrics"] if name.startswith(("recall", "ndcg")) or name in ("mrr@10", "mrr")]
+    return known or [primary(task)[1]]
 
 
 def protocols(task: Task) -> list[str]:
     """The protocols, the primary one first."""
-    first = task["primary"]["protocol"]
+    first, _ = primary(task)
     return [first, *(name for name in task["protocols"] if name != first)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_lsvcr.benchmark.report import differences
 from recbole_lsvcr.benchmark.report.view import (
     Arm,
     Task,
@@ -22,11 +23,12 @@ from recbole_lsvcr.benchmark.report.view import (
     probability,
     score,
     signed,
+    slice_title,
     whole,
 )
 
 LEVEL = 0.05
-_REASON = 240  # letters of a reason
+_PARTS = ("seen_items", "unseen_items")
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ def findings(task: Task) -> list[Finding]:
 
 def _finding(task: Task, arm: Arm) -> Finding:
     protocol, metric = primary(task)
-    own, best = mean(arm, protocol, metric), best_baseline(task, protocol, metric)
+    own, best = mean(arm, protocol, metric), _best(task, arm)
     title = f"{metric_title(metric)} under {protocol}"
     if best is None:
         return Finding("none", f"{arm['name']} has {title} {score(own)}; there is no baseline to compare it with.")
     base = mean(best, protocol, metric)
     assert own is not None and base is not None
-    one = comparison(task, arm, best)
+    one = differences.comparison(task, arm["name"], best["name"])
     gap = own - base if one is None else number(one.get("mean"))
     gap = own - base if gap is None else gap
     verdict = _verdict(gap, one)
@@ -69,17 +71,25 @@ def _finding(task: Task, arm: Arm) -> Finding:
     }[verdict]
     relative = percent(number((one or {}).get("relative")) if one else (gap / base if base else None))
     text = f"{lead}: {title} {score(own)} against {score(base)}, a difference of {signed(gap)} ({relative}"
-    return Finding(verdict, f"{text}{_certainty(task, one)}{_learned(task, arm, best)}")
+    return Finding(verdict, f"{text}{_certainty(task, one)}{_parts(task, arm, best)}{_learned(task, arm, best)}")
+
+
+def _best(task: Task, arm: Arm) -> Arm | None:
+    """The best baseline: the one that the comparisons say, else by its mean."""
+    protocol, metric = primary(task)
+    found = differences.best(task, arm["name"])
+    if found is not None:
+        for other in group(task, "main"):
+            if other["name"] == found["baseline"] and mean(other, protocol, metric) is not None:
+                return other
+    return best_baseline(task, protocol, metric)
 
 
 def _certainty(task: Task, one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "); the two were not compared instance by instance, so how certain this is is not known."
     low, high = number(one.get("low")), number(one.get("high"))
-    key = [one[name] for name in ("protocol", "metric", "slice", "arm")]
-    family = sum(
-        [other[name] for name in ("protocol", "metric", "slice", "arm")] == key for other in task["comparisons"]
-    )
+    family = differences.family(task, one)
     seeds = one.get("seeds") or {}
     counts = f"{whole(one.get('instances'))} instances of {whole(one.get('users'))} users"
     return (
@@ -87,6 +97,16 @@ def _certainty(task: Task, one: Mapping[str, Any] | None) -> str:
         f" over {family} baseline{'s' * (family > 1)}); {counts}, {_seeds(seeds.get('arm'))} against"
         f" {_seeds(seeds.get('baseline'))}."
     )
+
+
+def _parts(task: Task, arm: Arm, best: Arm) -> str:
+    """The same difference among seen and unseen videos: one kind can carry the whole."""
+    said = []
+    for one in differences.headline(task):
+        if (one["arm"], one["baseline"]) == (arm["name"], best["name"]) and one["slice"] in _PARTS:
+            low, high = signed(number(one.get("low"))), signed(number(one.get("high")))
+            said.append(f"{signed(number(one.get('mean')))} [{low}, {high}] on {slice_title(one['slice'])}")
+    return f" Taken apart: {', '.join(said)}." if said else ""
 
 
 def _equals(p: float | None) -> str:
@@ -113,36 +133,13 @@ def _learned(task: Task, arm: Arm, best: Arm) -> str:
     other = best_baseline(task, protocol, metric, learned=True)
     if best.get("role") != "rule" or other is None:
         return ""
-    one = comparison(task, arm, other)
+    one = differences.comparison(task, arm["name"], other["name"])
     own, base = mean(arm, protocol, metric), mean(other, protocol, metric)
     assert own is not None and base is not None
     interval = ""
     if one is not None:
         interval = f" [{signed(number(one.get('low')))}, {signed(number(one.get('high')))}]"
     return f" Against the best trained baseline, {other['name']} ({score(base)}): {signed(own - base)}{interval}."
-
-
-def comparison(task: Task, arm: Arm, baseline: Arm) -> Mapping[str, Any] | None:
-    """The comparison of two arms by the primary protocol and metric, all instances."""
-    wanted = (*primary(task), "all", arm["name"], baseline["name"])
-    keys = ("protocol", "metric", "slice", "arm", "baseline")
-    return next((one for one in task["comparisons"] if tuple(one[key] for key in keys) == wanted), None)
-
-
-def incomplete(task: Task) -> list[str]:
-    """Which arms have no or fewer numbers than asked for; nothing where all are done."""
-    said = []
-    for status, meaning in (("failed", "failed"), ("missing", "not computed")):
-        names = [str(arm["name"]) for arm in task["arms"] if arm["status"] == status]
-        if names:
-            said.append(f"{len(names)} of {len(task['arms'])} arms {meaning}: {', '.join(names)}.")
-    for arm in task["arms"]:
-        if arm["status"] == "partial":
-            seeds = ", ".join(str(seed) for seed in arm.get("seeds") or [])
-            reason = str(arm.get("reason") or "")
-            cut = f": {reason[:_REASON]}{'…' * (len(reason) > _REASON)}" if reason else ""
-            said.append(f"{arm['name']} has only seeds {seeds}{cut}.")
-    return said
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,209 @@
+"""A benchmark: tuned alike by validation, computed once, continued after a kill, failures told, the rest computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import TINY
+
+import run_lsvcr
+from recbole_lsvcr.benchmark.cell import Processes, Stopped
+from recbole_lsvcr.benchmark.run import Options, run_benchmark
+
+BROKEN = {"name": "Broken", "model": "SASRec", "loss_type": "neither"}
+
+
+def settings(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    small = {key: value for key, value in TINY.items() if key not in ("seed", "learning_rate", "epochs")}
+    return {
+        **small,
+        "data_path": str(data),
+        "output": str(output),
+        "epochs": 2,
+        "valid_protocol": "available+period",
+        "seeds": [1, 2],
+        "tune": {"budget": 2, "space": {"learning_rate": [0.01, 0.001]}},
+        "benchmark": ["popularity", "sasrec", BROKEN],
+        **changes,
+    }
+
+
+def quality(folder: Path) -> dict[str, Any]:
+    """What a table is made of, without what the machine was doing meanwhile."""
+    results = json.loads((folder / "results.json").read_text())
+    arms = results["tasks"]["video"]["arms"]
+    kept = ("name", "status", "reason", "chosen", "trials", "seeds", "quality")
+    return {
+        "arms": [{key: arm[key] for key in kept} for arm in arms],
+        "comparisons": results["tasks"]["video"]["comparisons"],
+    }
+
+
+def cells_of(folder: Path, ending: str = ".json") -> list[Mapping[str, Any]]:
+    files = sorted((folder / "cells").glob(f"*{ending}"))
+    return [json.loads(file.read_text()) for file in files if ending != ".json" or ".trial" not in file.name]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("benchmark") / "out"
+    text, incomplete = run_benchmark(settings(tiny_data, folder), Options(jobs=2))
+    assert incomplete and "Broken is failed" in text
+    yield folder
+
+
+def test_every_arm_has_its_row_or_its_reason(finished: Path) -> None:
+    arms = {arm["name"]: arm for arm in quality(finished)["arms"]}
+    assert {name: (arm["status"], arm["seeds"]) for name, arm in arms.items()} == {
+        "Popularity": ("done", [1]),
+        "SASRec": ("done", [1, 2]),
+        "Broken": ("failed", []),
+        "LSVCR": ("done", [1, 2]),
+    }
+    assert "loss_type" in arms["Broken"]["reason"]
+    for arm in (arms["Popularity"], arms["SASRec"], arms["LSVCR"]):
+        for protocol in ("all+uniform", "all+full", "available+uniform", "available+period", "available+full"):
+            assert 0 < arm["quality"][protocol]["all"]["mrr"]["mean"] < 1
+    for name in ("results.json", "results.csv", "results.tex", "report.md", "report.html", "portrait.json"):
+        assert (finished / name).stat().st_size
+
+
+def test_tuning_reads_validation_alone_and_gives_every_model_as_many_trials(finished: Path) -> None:
+    trials = cells_of(finished, ".trial.json")
+    assert all("phases" not in trial for trial in trials)
+    for arm in quality(finished)["arms"]:
+        if arm["name"] == "Popularity":
+            assert not arm["trials"]
+            continue
+        assert [trial["parameters"] for trial in arm["trials"]] == [{"learning_rate": 0.01}, {"learning_rate": 0.001}]
+        if arm["status"] == "done":
+            best = max(arm["trials"], key=lambda trial: trial["valid_score"])
+            assert arm["chosen"] == best["parameters"]
+            assert all(
+                cell["parameters"]["learning_rate"] == best["parameters"]["learning_rate"]
+                for cell in cells_of(finished)
+                if cell["arm"] == arm["name"]
+            )
+
+
+def test_the_first_seed_goes_on_from_its_trial_and_other_trials_keep_no_weights(finished: Path) -> None:
+    for trial in cells_of(finished, ".trial.json"):
+        name = f"tiny.{trial['setting']}.{trial['model']}.{trial['seed']}.{trial['hash']}"
+        whole = finished / "cells" / f"{name}.json"
+        weights = list((finished / "work" / name).glob("**/*.pth"))
+        if whole.exists() and trial["status"] == "done":
+            assert json.loads(whole.read_text())["training"]["history"] == trial["training"]["history"]
+            assert weights
+        else:
+            assert not weights
+        assert (finished / "work" / name / "output.log").exists()
+
+
+def test_all_arms_rank_the_same_lists_and_read_the_same_histories(finished: Path) -> None:
+    cells = [cell for cell in cells_of(finished) if cell["status"] == "done"]
+    for protocol in ("all+uniform", "available+period"):
+        assert len({cell["phases"]["test"]["protocols"][protocol]["candidates_hash"] for cell in cells}) == 1
+    assert len({cell["data"] for cell in cells}) == 1
+    assert {cell["parameters"]["hidden_size"] for cell in cells if "hidden_size" in cell["parameters"]} == {8}
+
+
+def test_nothing_is_computed_twice(finished: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = quality(finished)
+    started: list[Any] = []
+    monkeypatch.setattr(Processes, "wait", lambda self, target, cell, *rest: started.append(cell.arm) or 0)
+    run_benchmark(settings(tiny_data, finished), Options())
+    assert set(started) == {"Broken"}  # what failed is tried again
+    assert quality(finished) == before
+
+
+def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
+    finished: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder, config = tmp_path / "out", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings(tiny_data, folder)))
+    command = [sys.executable, "run_lsvcr.py", "--config", str(config), "--benchmark"]
+    root = Path(run_lsvcr.__file__).parent
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while len(list((folder / "cells").glob("*.json"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list((folder / "cells").glob("*.json"))) < len(list((finished / "cells").glob("*.json")))
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr  # Broken
+    assert quality(folder) == quality(finished)
+
+
+def test_changed_data_are_computed_anew(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "data" / "tiny"
+    other.mkdir(parents=True)
+    for file in (tiny_data / "tiny").iterdir():
+        if file.is_file():
+            (other / file.name).write_bytes(file.read_bytes())
+    lines = (other / "tiny.inter").read_text().splitlines(keepends=True)
+    (other / "tiny.inter").write_text("".join(lines[:-1]))
+    folder = tmp_path / "out"
+    given = settings(other.parent, folder, benchmark=["popularity"], tune=False, seeds=[1], epochs=1)
+    run_benchmark(given, Options(names=("popularity",)))
+    names = {file.name for file in (folder / "cells").glob("*Popularity*.json")}
+    assert names and not names & {file.name for file in (finished / "cells").iterdir()}
+
+
+def test_stopping_writes_nothing(tmp_path: Path) -> None:
+    processes = Processes()
+    processes.stop()
+    with pytest.raises(Stopped):
+        processes.wait(os.getpid)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "told"),
+    [
+        ({}, ["--benchmark", "sasrek"], "did you mean sasrec"),
+        ({}, ["--benchmark", "CommentZAM"], "ranks comments"),
+        ({"benchmark": ["LightGCN"]}, ["--benchmark"], "LightGCN"),
+        ({"benchmark": [{"model": "SASRec"}]}, ["--benchmark"], "name, model"),
+        ({"benchmark": [{"name": "A", "model": "SASRec", "hiden": 1}]}, ["--benchmark"], "hiden"),
+        ({"benchmark": ["sasrec", {"name": "SASRec", "model": "SASRec"}]}, ["--benchmark"], "twice"),
+        ({"model": "SASRec"}, ["--benchmark"], "single run"),
+        ({"task": "both", "joint": True}, ["--benchmark"], "single run"),
+        ({"seeds": [1, 1]}, ["--benchmark", "sasrec"], "seed twice"),
+        ({"seeds": 3}, ["--benchmark", "sasrec"], "seeds = 3"),
+        ({"tune": {"budget": "many"}}, ["--benchmark", "sasrec"], "budget"),
+        ({"tune": {"space": {"n_heads": [1, 2]}}}, ["--benchmark", "gru4rec"], "GRU4Rec does not read all"),
+        ({"tune": {"space": {"NARM": {"n_layers": [1]}}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
+        ({"model_settings": {"NARM": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
+        ({"model_settings": {"SASRec": {"n_layer": 1}}}, ["--benchmark", "sasrec"], "n_layers"),
+        ({"learning_rat": 0.1}, ["--benchmark", "sasrec"], "learning_rate"),
+        ({"output": None}, ["--benchmark", "sasrec"], "output"),
+        ({"dataset": "nothing-here"}, ["--benchmark", "sasrec"], "nothing-here"),
+        ({}, ["--benchmark", "sasrec", "--ablation"], "alignment is off"),
+        ({}, ["--benchmark", "sasrec", "--alignment-steps", "0,5"], "alignment is off"),
+        ({}, ["--jobs", "2"], "--benchmark"),
+        ({}, ["--cold"], "--benchmark"),
+        ({}, ["--benchmark", "sasrec", "--stage", "align"], "single run"),
+    ],
+)
+def test_what_a_person_can_get_wrong_ends_in_one_message_before_any_work(
+    changes: dict[str, Any], arguments: list[str], told: str, tiny_data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = {**settings(tiny_data, tmp_path / "out"), "benchmark": None, **changes}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in given.items() if value is not None}))
+    assert run_lsvcr.main(["--config", str(file), *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("run_lsvcr.py: error: ") and told in error
+    assert not (tmp_path / "out" / "cells").exists()
