@@ -41,6 +41,7 @@ SHARED = (
 )
 DEFAULT_EVAL_ARGS = {"split": {"time": ["-2d", "-1d"]}, "order": "TO", "group_by": "user", "mode": "uni99"}
 SAMPLE = "lsvcr-sample"
+KNOWLEDGE = ("GRU4RecKG", "KSR")  # RecBole's sequential models that read the vectors of a knowledge graph
 MODEL_OF: Mapping[str, str] = {"video": "LSVCR", "comment": "LSVCRComment"}
 
 # Keys RecBole reads that stand in none of its property files.
@@ -99,12 +100,11 @@ class LSVCRConfig(Config):
         values |= {"device": torch.device("cuda" if on_gpu else "cpu"), "single_spec": True, "local_rank": 0}
 
     def _negatives(self, model_class: type) -> dict[str, Any] | None:
-        """One uniform negative for pairwise models, none for those that learn from a softmax."""
-        pairwise = task_of(model_class) == "video" and (
-            getattr(model_class, "input_type", None) == InputType.PAIRWISE
-            or self.internal_config_dict.get("loss_type") == "BPR"
-        )
-        return {"distribution": "uniform", "sample_num": 1} if pairwise else None
+        """One uniform negative for models of pairs and of labelled rows, none for those that learn from a softmax."""
+        kind, loss = getattr(model_class, "input_type", None), self.internal_config_dict.get("loss_type")
+        labelled = kind == InputType.POINTWISE and loss is None and model_class.__name__ not in MODELS  # DIN, DIEN
+        drawn = task_of(model_class) == "video" and (kind == InputType.PAIRWISE or loss == "BPR" or labelled)
+        return {"distribution": "uniform", "sample_num": 1} if drawn else None
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -229,6 +229,11 @@ def check_model(model: Any, task: Any) -> None:
         raise ConfigError(
             f"model '{model}' is a {model_class.type.name.lower()} model of RecBole; task video ranks with sequential "
             "models (SASRec, GRU4Rec, LSVCR …), task comment with context-aware ones (FM, LSVCRComment …)"
+        )
+    if model in KNOWLEDGE:
+        raise ConfigError(
+            f"model '{model}' reads the vectors of a knowledge graph of the videos, which these data sets do not have; "
+            "choose another one (GRU4Rec, SASRec, LSVCR …)"
         )
     if task in MODEL_OF and task != task_of(model_class):
         raise ConfigError(

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from recbole_lsvcr.data.dataset import JointDataset
     from recbole_lsvcr.data.joint import InstanceBatch
 
-PAIRS = 200_000  # (instance, candidate) pairs scored at a time by models that score nothing but pairs
+PAIRS = 200_000  # (instance, candidate) pairs scored at a time by comment models that score nothing but pairs
+STEPS = 400_000  # the same for video models: pairs times the steps of their histories, which DIN has states for
 
 
 class _Scorer:
@@ -42,7 +43,7 @@ class RecBoleScorer(_Scorer):
 
     def _by_pairs(self, interaction: Interaction, n_items: int) -> torch.Tensor:
         items = torch.arange(n_items, device=self.device)
-        rows = max(1, PAIRS // n_items)
+        rows = max(1, STEPS // (n_items * interaction[self.dataset.item_seq_field].shape[1]))
         scores = []
         for start in range(0, len(interaction), rows):
             part = interaction[start : start + rows]

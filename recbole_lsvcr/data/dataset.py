@@ -36,6 +36,8 @@ COMMENT_FIELDS = {
     "record_comment_list": "record_comments",
     "record_length": "record_len",
 }
+# RecBole's models that read, beside a history, a random other video for each step of it.
+READ_NEGATIVE_HISTORY = frozenset({"DIEN"})
 # Those that only models reading times use, with attributes of `TimedBatch`.
 TIME_FIELDS = {"video_time_list": "video_times", "record_time_list": "record_times"}
 
@@ -155,6 +157,7 @@ class JointDataset(SequentialDataset):
         self.kind: Kind = task_of(model_class)
         self.labelled = self.kind == "comment" and not getattr(model_class, "reads_candidates", False)
         self.reads_times = bool(getattr(model_class, "reads_times", False))
+        self.reads_negative_history = self.config["model"] in READ_NEGATIVE_HISTORY
         self.label_field = self.config["LABEL_FIELD"]
         self._shared_texts: list[
             TextVectors
@@ -289,6 +292,9 @@ class JointDataset(SequentialDataset):
         rows = self.rows[index]
         batch = self.joint.gather(self.kind, rows, training=training, rng=rng)
         interaction = self.to_interaction(batch)
+        if self.reads_negative_history and rng is not None:
+            others = self._other_videos(batch.video_items, rng)
+            interaction.update(Interaction({self._negative_history_field: torch.from_numpy(others)}))
         if self.kind == "video":
             return interaction
         if rng is None:
@@ -305,6 +311,15 @@ class JointDataset(SequentialDataset):
             return pairs
         interaction.update(Interaction({CANDIDATES: lists, COMMENT_ID: lists[:, 0]}))
         return interaction
+
+    @property
+    def _negative_history_field(self) -> str:
+        return f"{self.config['NEG_PREFIX']}{self.item_seq_field}"
+
+    def _other_videos(self, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int64 of the shape of `items`: for each video another one, uniformly; 0 for padding."""
+        drawn = rng.integers(1, max(self.item_num - 1, 2), size=items.shape)
+        return np.where(items > 0, drawn + (drawn >= items), 0)
 
     def pairs(self, interaction: Interaction, comments: torch.Tensor) -> Interaction:
         """A row for every comment of `comments` int64[B, C] that is there (not 0): the instance's row, with
@@ -334,6 +349,8 @@ class JointDataset(SequentialDataset):
         }
         if not self.labelled:
             columns |= {self.item_seq_field: batch.video_items, self.item_list_length_field: batch.video_len}
+        if self.reads_negative_history:  # drawn in training; no score depends on it
+            columns[self._negative_history_field] = np.zeros_like(batch.video_items)
         if self.reads_comments:
             columns |= {field: getattr(batch, attribute) for field, attribute in COMMENT_FIELDS.items()}
         if isinstance(batch, TimedBatch):
