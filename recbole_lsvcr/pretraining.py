@@ -156,9 +156,15 @@ def _given(run: Run, file: Path) -> Path:
 
 def _refuse_other_length(file: Path, model_folder: Path, wanted: int) -> None:
     begun = (model_folder / "last.pth").exists()
+    if begun and not file.exists():
+        raise CheckpointError(
+            f"{model_folder / 'last.pth'} was fine-tuned from a pre-training that is not in {file}; give the file as "
+            f"pre_model_path, use another --output, or remove {model_folder}"
+        )
     done = load_checkpoint(file)["epoch"] + 1 if file.exists() else 0
     if done > wanted or (begun and done < wanted):
+        since = ", from which fine-tuning has begun" if begun else ""
         raise CheckpointError(
-            f"{file} holds {done} epochs of pre-training{', from which fine-tuning has begun' * begun}, but "
-            f"pretrain_epochs is {wanted}; set it to {done}, use another --output, or remove {model_folder}"
+            f"{file} holds {done} epochs of pre-training{since}, but pretrain_epochs is {wanted}; set it to {done}, "
+            f"use another --output, or remove {model_folder}"
         )

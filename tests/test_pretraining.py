@@ -217,6 +217,10 @@ def test_the_stages_can_be_run_one_by_one(s3rec: Small, tmp_path: Path) -> None:
     for stage in ({}, {"train_stage": "finetune"}):
         pipeline.run(s3rec(**given, **stage))
         assert phases(tmp_path / "given") == phases(tmp_path / "whole")
+    with pytest.raises(
+        CheckpointError, match=r"fine-tuned from a pre-training that is not in .*; give the file as pre_"
+    ):
+        pipeline.run(s3rec(output=str(tmp_path / "given")))
     written = json.loads((tmp_path / "given" / "S3Rec" / "history.json").read_text())
     assert "pretraining" not in written and not (tmp_path / "given" / "S3Rec" / "pretraining").exists()
     pipeline.run(s3rec())  # without `train_stage` the folder of the pre-training goes on

@@ -99,8 +99,13 @@ def _check_asked(config: Any, file: str, types: Mapping[str, str], field: str, s
     if types.get(field) in TOKENS:
         return
     others = [name for name, kind in types.items() if kind in TOKENS and name not in ("item_id", "title")]
-    choices = [f"{setting}: [{', '.join(others)}]" if setting == LISTED else f"{setting}: {' or '.join(others)}"]
-    choices = choices * bool(others) + [f"{LISTED}: [] to do without"] * (setting == LISTED and _optional(config))
+    choices = []
+    if others:
+        choices.append(
+            f"{setting}: [{', '.join(others)}]" if setting == LISTED else f"{setting}: {' or '.join(others)}"
+        )
+    if setting == LISTED and _optional(config):
+        choices.append(f"{LISTED}: [] to do without")
     what = "which holds numbers there" if field in types else "which is not there"
     raise ConfigError(
         f"{config['model']} reads the attribute '{field}' ({setting}) of {file}, {what}; columns of tokens are "
