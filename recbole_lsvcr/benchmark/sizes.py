@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole.utils import get_model
 
-from recbole_lsvcr.plugin import model_properties, properties_dir
+from recbole_lsvcr.plugin import model_files
 from recbole_lsvcr.yaml_files import read_yaml
 
 NAMES = ("embedding_size", "hidden_size")  # RecBole's: in models that have both, the second is the size of their states
@@ -31,7 +31,6 @@ def size_parameters(model: str, size: int) -> dict[str, int]:
     if not getattr(get_model(model), "learns", True):
         return {}
     recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
-    folders = (recbole / "properties", properties_dir())
-    files = [folder / f"{name}.yaml" for name in model_properties(model) for folder in folders]
+    files = [recbole / f"properties/model/{model}.yaml", *model_files(model)]
     has = {key for file in files if file.is_file() for key in read_yaml(file)}
     return {name: size for name in NAMES[: 1 if NAMES[0] in has else 2] if name in has}
