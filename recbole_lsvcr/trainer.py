@@ -58,6 +58,28 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
+def selection_protocol(config: Any, *, comments: bool, phase: str = "valid") -> Protocol:
+    """The protocol of model selection: `valid_protocol` (for comments `comment_valid_protocol`), else RecBole's
+    `eval_args.mode` of the phase.
+
+    Raises:
+        EvaluationError: a mode that does not rank.
+    """
+    chosen = config["comment_valid_protocol" if comments else "valid_protocol"]
+    if chosen:
+        return Protocol.parse(chosen, sample_num=config["sample_num"] or 99)
+    mode = str(config["eval_args"]["mode"][phase])
+    candidates = "available" if comments else "all"
+    if mode == "full":
+        return Protocol.parse(f"{candidates}+full")
+    kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
+    if kind is None:
+        raise EvaluationError(
+            f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol"
+        )
+    return Protocol.parse(f"{candidates}+{kind}", sample_num=int(mode[3:]))
+
+
 class LSVCRTrainer(Trainer):
     """Trains any sequential or context-aware model of RecBole on a `JointDataset`, ranks every instance on its own.
 
@@ -79,23 +101,8 @@ class LSVCRTrainer(Trainer):
         self.finished = False
 
     def valid_protocol(self, data: EvalLoader) -> Protocol:
-        """The protocol of model selection: `valid_protocol` (for comments `comment_valid_protocol`), else RecBole's
-        `eval_args.mode` of the phase.
-        """
-        comments = data._dataset.kind == "comment"
-        chosen = self.config["comment_valid_protocol" if comments else "valid_protocol"]
-        if chosen:
-            return Protocol.parse(chosen, sample_num=self.config["sample_num"] or 99)
-        mode = str(self.config["eval_args"]["mode"][PHASES[data.phase]])
-        candidates = "available" if comments else "all"
-        if mode == "full":
-            return Protocol.parse(f"{candidates}+full")
-        kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
-        if kind is None:
-            raise EvaluationError(
-                f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol"
-            )
-        return Protocol.parse(f"{candidates}+{kind}", sample_num=int(mode[3:]))
+        """The protocol of model selection; see `selection_protocol`."""
+        return selection_protocol(self.config, comments=data._dataset.kind == "comment", phase=PHASES[data.phase])
 
     def fit(
         self,

@@ -105,6 +105,15 @@ ABLATIONS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (  # name, setting, 
 )
 COLD_BASELINE = {"video": "UniSRec", "comment": "CommentMHA"}  # Figure 4
 ENTRY_KEYS = ("name", "model")
+# Keys that only one of the tasks reads; a cell of the other task does not change with them.
+OF_VIDEOS = ("protocols", "valid_protocol")
+OF_COMMENTS = (
+    "comment_protocols",
+    "comment_valid_protocol",
+    "comment_list_limit",
+    "train_negatives",
+    "train_negative_num",
+)
 
 
 class Catalogue:
@@ -184,6 +193,8 @@ class Catalogue:
         """What the configuration says that this model reads; the size of vectors under the model's own name for it."""
         known = known_keys([model])
         given = {key: value for key, value in self.given.items() if key in known and key != "hidden_size"}
+        other = OF_COMMENTS if task_of(get_model(model)) == "video" else OF_VIDEOS
+        given = {key: value for key, value in given.items() if key not in other}
         if not getattr(get_model(model), "aligns", False):
             given = {key: value for key, value in given.items() if not key.startswith("alignment")}
         size = size_parameters(model, int(self.given.get("hidden_size") or DEFAULT_SIZE))

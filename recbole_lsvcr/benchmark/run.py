@@ -20,6 +20,7 @@ from recbole_lsvcr.benchmark.report import write_report
 from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
 from recbole_lsvcr.config import LSVCRConfig, plain
 from recbole_lsvcr.report import aligned, log_to
+from recbole_lsvcr.trainer import selection_protocol
 
 __all__ = ["Options", "run_benchmark"]
 
@@ -71,7 +72,10 @@ def _planned(study: Study) -> StudyCells:
         split=", ".join(f"{key} {value}" for key, value in config["eval_args"]["split"].items()),
         history=int(config["MAX_ITEM_LIST_LENGTH"]),
         seeds=study.seeds,
-        selection="; ".join(f"{task}s: {_selection(config)}" for task, config in ours.items()),
+        selection="; ".join(
+            f"{task}s: {config['valid_metric']} on validation under {_selected_by(task, config)}"
+            for task, config in ours.items()
+        ),
         command=environment.pop("command"),
         environment=environment,
         shared={**{name: plain(config[name]) for name in _SHARED}, "embedding size": study.size},
@@ -83,16 +87,13 @@ def _planned(study: Study) -> StudyCells:
             STEPS: f"steps-{study.options.steps[0]}" if study.options.steps else "main",
             COLD: "main",
         },
-        primary={task: protocol for task, config in ours.items() if (protocol := _valid_protocol(config))},
+        primary={task: _selected_by(task, config) for task, config in ours.items()},
     )
 
 
-def _valid_protocol(config: LSVCRConfig) -> str | None:
-    return config["comment_valid_protocol" if config["task"] == "comment" else "valid_protocol"]
-
-
-def _selection(config: LSVCRConfig) -> str:
-    return f"{config['valid_metric']} on validation under {_valid_protocol(config) or config['eval_args']['mode']}"
+def _selected_by(task: str, config: LSVCRConfig) -> str:
+    """The ranking by which models are chosen, and judged."""
+    return str(selection_protocol(config, comments=task == "comment"))
 
 
 def _arm_cells(study: Study, outcome: Outcome) -> ArmCells:

@@ -29,7 +29,8 @@ OWN_KEYS = ("benchmark", "seeds", "tune", "model_settings", "task", "model", "se
 PLACES = ("data_path", "text_store", "alignment_folder", "show_progress", "state", "gpu_id", "use_gpu", "data_cache")
 # The rankings reported unless the configuration names its own: sampled and full, with and without videos that came
 # later, against any video and against those of the same days.
-PROTOCOLS = ["all+uniform", "all+full", "available+uniform", "available+period", "available+full"]
+PERIOD = "available+period"
+PROTOCOLS = [PERIOD, "available+uniform", "available+full", "all+uniform", "all+full"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Study:
         self.tuning = Tuning.parse(given.get("tune"))
         rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
         self.places = {key: rest.pop(key) for key in PLACES if key in rest}
-        self.settings = {"protocols": PROTOCOLS, **rest}
+        self.settings = _with_protocols(rest)
         self.size = int(rest.get("hidden_size") or DEFAULT_SIZE)
         catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)
         names = options.names or given.get("benchmark")
@@ -321,6 +322,25 @@ def _forget_weights(folder: Path) -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _with_protocols(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the rankings of videos that are reported, that of model selection among them and first.
+
+    Where the configuration chooses by none, it is against the videos of the same days: against any video a model has
+    but to see which of them are new.
+    """
+    given = dict(settings)
+    mode = given.get("eval_args")
+    if not given.get("valid_protocol") and not (isinstance(mode, Mapping) and "mode" in mode):
+        given["valid_protocol"] = PERIOD
+    wanted = given.get("protocols") or PROTOCOLS
+    chosen = given.get("valid_protocol")
+    if isinstance(wanted, list) and chosen:
+        given["protocols"] = [chosen, *(name for name in wanted if name != chosen)]
+    else:
+        given["protocols"] = wanted
+    return given
 
 
 def _refuse_single(given: Mapping[str, Any]) -> None:
