@@ -7,9 +7,10 @@ from the folder above `examples`. It is trained, resumed and ranked as all other
 same candidates. The defaults of its parameters stand beside it, in MyGRU.yaml; --hidden_size=32 changes one. What is
 printed is the usual table:
 
-    MyGRU on lsvcr-sample (synthetic data), test: … targets of … users
-    ranking           Recall@5  Recall@10  NDCG@5 …
-    all+uniform       0.…
+    MyGRU on lsvcr-sample (synthetic data), test: 5,275 targets of 1,235 users
+    ranking           Recall@5  Recall@10  NDCG@5  NDCG@10  MRR@10     MRR  targets
+    all+uniform         0.2082     0.2990  0.1379   0.1670  0.1267  0.1475    5,275
+    …
 
 In a RecBole program: `recbole_lsvcr.register_model("examples.custom_model:MyGRU")`, then
 `run_recbole(model="MyGRU", …)`.

@@ -5,10 +5,10 @@
     python examples/tune_lsvcr.py --epochs=10 --text_encoder=minilm         # RecBole's parameters as --name=value
 
 It needs hyperopt (`pip install 'recbole-lsvcr[tune]'`). What is tried stands in tune_lsvcr.hyper, in RecBole's form,
-what stays the same in tune_lsvcr.yaml. RecBole prints every trial and each new best; the last lines are of the form
+what stays the same in tune_lsvcr.yaml. RecBole prints every trial and each new best; the last lines are
 
-    best of 4 trials: learning_rate:0.003, temperature:0.07
-    valid ndcg@10 0.…; test: {'recall@5': 0.…, 'recall@10': 0.…, …}
+    best of 4 trials: learning_rate:0.001, temperature:0.2
+    valid ndcg@10 0.0590; test: {'recall@5': 0.0598…, 'recall@10': 0.1000…, 'ndcg@5': 0.0403…, …}
 """
 
 from __future__ import annotations
