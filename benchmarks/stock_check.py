@@ -14,7 +14,8 @@ Every model and seed is kept in --work when it is done, so the same command cont
 metrics to 4 places, here to 15. Its times are float32 (128 s at today's dates), ours exact: where events of a user are
 closer than that, RecBole keeps the order of the file, which is that of time in files that `dataset_tools` writes. Where
 they are equal, RecBole has the earlier line in the history, ours only what was strictly before: such instances are
-counted (`other_history`, `only_stock`) and left out of the comparison.
+counted (`other_history`, `only_stock`) and left out of the comparison. Among equal scores ours is at a random place,
+here counted for RecBole's at the first: `tied` lists may differ in rank.
 """
 
 from __future__ import annotations
@@ -193,6 +194,7 @@ def compared(stock: pl.DataFrame, ours: pl.DataFrame) -> dict[str, Any]:
         "other_history": len(both) - len(same),
         "common": len(same),
         "other_rank": int((ranks[0] != ranks[1]).sum()),
+        "other_rank_untied": int((ranks[0] != ranks[1])[~same["tied"].to_numpy()].sum()),
         "largest_rank_difference": int(np.abs(ranks[0] - ranks[1]).max(initial=0)),
         "tied": int(same["tied"].sum()),
         "largest_metric_difference": max(abs(found[0][name] - found[1][name]) for name in METRICS),
@@ -263,10 +265,9 @@ def summary(parts: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, A
                     phase["instances"]["largest_metric_difference"] <= TOLERANCE for phase in checked
                 ),
                 "instances": sum(phase["instances"]["common"] for phase in checked),
-                "other_rank": sum(phase["instances"]["other_rank"] for phase in checked),
                 **{
                     name: sum(phase["instances"][name] for phase in checked)
-                    for name in ("only_stock", "only_ours", "other_history", "tied")
+                    for name in ("only_stock", "only_ours", "other_history", "other_rank", "other_rank_untied", "tied")
                 },
             },
             "same_training": {
