@@ -1,4 +1,5 @@
 # make demo   set-up, then the quick start on generated data
+# make benchmark  set-up, then every model of both tasks on generated data, with a report, within half an hour
 # make test   set-up, then all tests
 # make lint   set-up, then ruff and mypy
 # make venv   set-up only: a virtual environment in .venv, made once and again when setup.py or constraints.txt change
@@ -17,12 +18,19 @@ CODE    := recbole_lsvcr dataset_tools tests benchmarks examples run_lsvcr.py se
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint venv clean
+.PHONY: demo benchmark test lint venv clean
 .DEFAULT_GOAL := demo
 
 demo: export OMP_NUM_THREADS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 demo: venv
 	$(PY) run_lsvcr.py --config properties/quickstart.yaml
+
+# Cells side by side, each with the threads that are left for it.
+benchmark: venv
+	[ -f dataset/lsvcr-sample-small/lsvcr-sample-small.inter ] || $(PY) -m dataset_tools sample \
+	    dataset/lsvcr-sample-small --users 600 --videos 500 --comments 3000
+	env -u OMP_NUM_THREADS $(PY) run_lsvcr.py --config properties/benchmark.yaml --benchmark --ablation --alignment-steps 0,10,20 --cold \
+	    --jobs $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 test: venv
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile

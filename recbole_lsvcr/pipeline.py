@@ -36,6 +36,7 @@ from recbole_lsvcr.data.instances import Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.loader import EvalLoader, JointTrainLoader, eval_loader
 from recbole_lsvcr.data.splits import PHASES
+from recbole_lsvcr.data.tables import is_synthetic
 from recbole_lsvcr.data.texts import ensure_store
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import CheckpointError, ConfigError
@@ -317,7 +318,7 @@ class Run:
             "model": self.config["model"],
             "task": self.dataset.kind,
             "dataset": self.config["dataset"],
-            "synthetic": self.config["dataset"] == "lsvcr-sample",
+            "synthetic": is_synthetic(self.dataset.joint.tables.folder),
             "seed": self.config["seed"],
             "split": plain(self.config["eval_args"]["split"]),
             "phases": {phase: result.summary() for phase, result in results.items()},

@@ -101,7 +101,7 @@ def read_arm_cells(plan: ArmCells, folder: Path) -> ReadArm:
     reason = "; ".join(f"{_seeds(seeds)}: {text}" for text, seeds in reasons.items()) or None
     if done:
         return ReadArm(plan, done, "partial" if reasons else "done", reason)
-    return ReadArm(plan, done, "failed" if failed else "missing", reason or "no cell was planned")
+    return ReadArm(plan, done, "failed" if failed else "missing", reason or "not computed yet")
 
 
 def _content(file: Path) -> Mapping[str, Any]:

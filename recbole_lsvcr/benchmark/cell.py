@@ -250,7 +250,7 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
         run.encode()
         trained = run.finetune()
         report = None if trial else run.evaluate()
-    alignment = {} if aligned is None else {"alignment": {"held_out": aligned, "seconds": round(seconds, 1)}}
+    alignment = {} if aligned is None else {"alignment": _alignment(run, aligned, seconds)}
     return {
         "task": run.dataset.kind,
         **(
@@ -265,6 +265,15 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
         | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
         "environment": {key: value for key, value in pipeline.environment().items() if key != "command"},
     }
+
+
+def _alignment(run: pipeline.Run, held_out: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """How the alignment went; its time is that of the cell that made it, or of its steps where another one did."""
+    from recbole_lsvcr.alignment.stage import HEALTH
+
+    log = json.loads((run.alignment_folder / HEALTH).read_text(encoding="utf-8"))["log"]
+    steps = sum(entry.get("train_runtime", 0.0) for entry in log)
+    return {"held_out": dict(held_out), "seconds": round(max(seconds, steps), 1), "log": log}
 
 
 def _phase(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS
 from recbole_lsvcr.benchmark.report import write_report
 from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
 from recbole_lsvcr.config import LSVCRConfig, plain
+from recbole_lsvcr.data.tables import is_synthetic
 from recbole_lsvcr.report import aligned, log_to
 from recbole_lsvcr.trainer import selection_protocol
 
@@ -68,7 +69,7 @@ def _planned(study: Study) -> StudyCells:
     environment = pipeline.environment()
     return StudyCells(
         dataset=str(config["dataset"]),
-        synthetic=config["dataset"] == "lsvcr-sample",
+        synthetic=is_synthetic(Path(config["data_path"])),
         split=", ".join(f"{key} {value}" for key, value in config["eval_args"]["split"].items()),
         history=int(config["MAX_ITEM_LIST_LENGTH"]),
         seeds=study.seeds,
@@ -79,13 +80,13 @@ def _planned(study: Study) -> StudyCells:
         command=environment.pop("command"),
         environment=environment,
         shared={**{name: plain(config[name]) for name in _SHARED}, "embedding size": study.size},
-        arms=[_arm_cells(study, outcome) for outcome in study.outcomes.values()],
+        arms=[_arm_cells(study, study.outcomes.get(arm, Outcome(arm))) for arm in study.arms],
         tune={"budget": study.tuning.budget, "space": plain(study.tuning.space)} if study.tuning.budget else None,
         portrait=_portrait(config, study),
         references={
             ABLATION: "main",
             STEPS: f"steps-{study.options.steps[0]}" if study.options.steps else "main",
-            COLD: "main",
+            COLD: "no-id",
         },
         primary={task: _selected_by(task, config) for task, config in ours.items()},
     )

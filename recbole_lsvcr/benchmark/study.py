@@ -25,8 +25,18 @@ logger = logging.getLogger()
 CELLS, WORK = "cells", "work"
 # Keys of the configuration that the benchmark itself reads, or sets for each cell.
 OWN_KEYS = ("benchmark", "seeds", "tune", "model_settings", "task", "model", "seed", "output", "stage", "joint")
-# Keys that say where things are: they decide no number.
-PLACES = ("data_path", "text_store", "alignment_folder", "show_progress", "state", "gpu_id", "use_gpu", "data_cache")
+# Keys that say where things are, and what is reported: they decide no number.
+PLACES = (
+    "data_path",
+    "text_store",
+    "alignment_folder",
+    "show_progress",
+    "state",
+    "gpu_id",
+    "use_gpu",
+    "data_cache",
+    "report_phases",
+)
 # The rankings reported unless the configuration names its own: sampled and full, with and without videos that came
 # later, against any video and against those of the same days.
 PERIOD = "available+period"
@@ -84,7 +94,8 @@ class Study:
             raise ConfigError(f"seeds = {list(self.seeds)} has a seed twice; name each once")
         self.tuning = Tuning.parse(given.get("tune"))
         rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
-        self.places = {key: rest.pop(key) for key in PLACES if key in rest}
+        # Trials are chosen by the validation score of training; only the test period is ranked under every protocol.
+        self.places = {"report_phases": ["test"], **{key: rest.pop(key) for key in PLACES if key in rest}}
         self.settings = _with_protocols(rest)
         self.size = int(rest.get("hidden_size") or DEFAULT_SIZE)
         catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,15 @@ from recbole_lsvcr.data.layouts import Pool, Timeline
 from recbole_lsvcr.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether a data set's `.meta.json` says that it was generated; results on such data are marked everywhere."""
+    try:
+        about = json.loads((folder / f"{folder.name}.meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("synthetic") is True
 
 
 @dataclass(frozen=True)

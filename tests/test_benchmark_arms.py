@@ -1,0 +1,135 @@
+"""The arms of a benchmark: every baseline of the paper, sizes and settings shared, presets as in its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS, Arm, Catalogue
+from recbole_lsvcr.errors import ConfigError
+
+TABLE_2 = ["Caser", "GRU4Rec", "BERT4Rec", "SASRec", "NARM", "DMT", "MBHT", "FDSA", "S3Rec", "UniSRec"]
+TABLE_3 = ["DSSM", "GRU", "ATT", "MHA", "ZAM", "TEM"]
+ALIGNED = {"alignment": {"preset": "cpu-small", "steps": 50}}
+
+
+def catalogue(*tasks: str, models: Mapping[str, Mapping[str, Any]] | None = None, **given: Any) -> Catalogue:
+    return Catalogue(given, models or {}, tasks or ("video",))
+
+
+def names(arms: list[Arm]) -> list[str]:
+    return [arm.name for arm in arms]
+
+
+def test_all_baselines_of_the_paper_and_the_trivial_ones_are_there() -> None:
+    video, comment = catalogue("video").main(None), catalogue("comment").main(None)
+    assert set(TABLE_2) <= set(names(video))
+    assert {"Popularity", "Newest", "TextSim", "SASRecText", "UniSRec-transductive"} <= set(names(video))
+    assert {f"Comment{name}" for name in TABLE_3} <= set(names(comment))
+    for arms, ours in ((video, "LSVCR"), (comment, "LSVCRComment")):
+        assert names(arms)[-1] == ours and [arm.role for arm in arms].count("ours") == 1
+        assert [arm.learns for arm in arms] == [arm.role != "rule" for arm in arms]
+    assert len(catalogue("video", "comment").main(None)) == len(video) + len(comment)
+
+
+def test_names_select_whatever_their_case_and_ours_is_always_there() -> None:
+    assert names(catalogue().main(["sasrec", "POPULARITY"])) == ["Popularity", "SASRec", "LSVCR"]
+    assert names(catalogue().main(["unisrec"])) == ["UniSRec", "UniSRec-transductive", "LSVCR"]
+    assert names(catalogue().main(["UniSRec-transductive"])) == ["UniSRec-transductive", "LSVCR"]
+    assert names(catalogue().main(["hgn", "SASRec", "lsvcr"])) == ["SASRec", "HGN", "LSVCR"]
+    both = catalogue("video", "comment").main(["gru4rec", "zam", "deepfm"])
+    assert names(both) == ["GRU4Rec", "LSVCR", "CommentZAM", "DeepFM", "LSVCRComment"]
+
+
+def test_every_model_has_vectors_of_one_size_under_its_own_name() -> None:
+    sizes = {"embedding_size", "hidden_size"}
+    for arm in catalogue("video", "comment", hidden_size=24).main(None):
+        assert {arm.parameters[key] for key in sizes & set(arm.parameters)} == ({24} if arm.learns else set())
+
+
+def test_a_setting_goes_to_every_model_that_has_it_and_to_no_other() -> None:
+    arms = {a.name: a.parameters for a in catalogue(hidden_dropout_prob=0.1, epochs=3, id_text_weight=0.5).main(None)}
+    assert {arms[name].get("hidden_dropout_prob") for name in ("SASRec", "LSVCR", "MBHT")} == {0.1}
+    assert "hidden_dropout_prob" not in arms["GRU4Rec"] and "id_text_weight" not in arms["SASRec"]
+    assert arms["LSVCR"]["id_text_weight"] == 0.5
+    assert {parameters["epochs"] for parameters in arms.values()} == {3}
+
+
+def test_models_that_are_not_aligned_do_not_change_with_the_alignment() -> None:
+    with_it, without = catalogue(**ALIGNED).main(["sasrec"]), catalogue().main(["sasrec"])
+    assert with_it[0].parameters == without[0].parameters
+    assert with_it[1].parameters["alignment"] == ALIGNED["alignment"]
+
+
+def test_settings_of_one_task_are_not_those_of_the_other() -> None:
+    given = {"protocols": ["all+full"], "comment_protocols": ["available+full"], "train_negative_num": 5}
+    arms = {arm.name: arm.parameters for arm in catalogue("video", "comment", **given).main(["sasrec", "zam"])}
+    assert "protocols" in arms["LSVCR"] and "comment_protocols" not in arms["LSVCR"]
+    assert "protocols" not in arms["CommentZAM"] and arms["CommentZAM"]["train_negative_num"] == 5
+
+
+def test_arms_of_the_users_own_and_settings_by_model() -> None:
+    own = {"name": "Small SASRec", "model": "sasrec", "n_layers": 1}
+    arms = catalogue(models={"SASRec": {"n_heads": 1}}).main(["sasrec", own])
+    assert [(a.name, a.setting, a.parameters.get("n_layers"), a.parameters.get("n_heads")) for a in arms[:2]] == [
+        ("SASRec", "main", None, 1),
+        ("Small SASRec", "small-sasrec", 1, 1),
+    ]
+    custom = catalogue().main(["examples.custom_model:MyGRU"])[0]
+    assert (custom.name, custom.parameters["custom_model"]) == ("MyGRU", "examples.custom_model:MyGRU")
+    assert custom.parameters["hidden_size"] == 64
+
+
+def test_the_ablation_takes_one_part_away_at_a_time() -> None:
+    base = catalogue("video", "comment", **ALIGNED)
+    arms = base.ablation(base.main(["lsvcr"]))
+    whole = arms[0]
+    assert {arm.group for arm in arms} == {ABLATION} and len(arms) == 14
+    assert names(arms)[:7] == [
+        "LSVCR",
+        "w/o SSC",
+        "w/o VCC",
+        "w/o comment diversification",
+        "w/o random positions",
+        "w/o alignment",
+        "w/o REG",
+    ]
+    changed = {a.name: {k: v for k, v in a.parameters.items() if whole.parameters.get(k) != v} for a in arms[1:7]}
+    assert changed == {
+        "w/o SSC": {"alignment": {**ALIGNED["alignment"], "ssc": False}},
+        "w/o VCC": {"alignment": {**ALIGNED["alignment"], "vcc": False}},
+        "w/o comment diversification": {
+            "alignment": {**ALIGNED["alignment"], "diversify_videos": False, "diversify_records": False}
+        },
+        "w/o random positions": {"alignment": {**ALIGNED["alignment"], "random_positions": False}},
+        "w/o alignment": {"alignment": False},
+        "w/o REG": {"id_text_weight": 0},
+    }
+    assert {arm.chosen_with for arm in arms[1:7]} == {"main"}
+
+
+def test_the_step_curve_and_the_cold_start() -> None:
+    base = catalogue(alignment="cpu-small")
+    ours = base.main(["lsvcr"])
+    steps = base.alignment_steps(ours, (0, 10))
+    assert [(a.name, a.group, a.parameters["alignment"]) for a in steps] == [
+        ("0 steps", STEPS, False),
+        ("10 steps", STEPS, {"preset": "cpu-small", "steps": 10}),
+    ]
+    cold = base.cold(ours)
+    assert [(a.name, a.group, a.chosen_with) for a in cold] == [
+        ("UniSRec", COLD, None),
+        ("LSVCR", COLD, None),
+        ("LSVCR without ids", COLD, None),
+    ]
+    assert cold[-1].parameters["use_id"] is False and cold[0].parameters["transductive"] is False
+
+
+@pytest.mark.parametrize("preset", ["ablation", "alignment_steps"])
+def test_presets_of_the_alignment_want_one(preset: str) -> None:
+    base = catalogue()
+    arguments = [base.main(["lsvcr"]), *([(0, 5)] if preset == "alignment_steps" else [])]
+    with pytest.raises(ConfigError, match="alignment is off"):
+        getattr(base, preset)(*arguments)
