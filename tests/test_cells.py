@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recbole_lsvcr.benchmark import cell as one
 from recbole_lsvcr.benchmark import cells
 from recbole_lsvcr.errors import ConfigError
 
@@ -56,11 +57,11 @@ def test_a_finished_cell_is_not_computed_again(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cell,) = cells.read_plan(plan(tmp_path, tiny_data))
-    first = cells.run_cell(cell, tmp_path / "results", tmp_path / "work")
+    first = one.run_cell(cell, tmp_path / "results", tmp_path / "work")
     assert first["status"] == "done"
     assert 0 < first["phases"]["test"]["protocols"]["all+full"]["metrics"]["ndcg@10"] < 1
-    monkeypatch.setattr(cells, "_compute", lambda *_: pytest.fail("computed again"))
-    assert cells.run_cell(cell, tmp_path / "results", tmp_path / "work") == first
+    monkeypatch.setattr(one, "_compute", lambda *_: pytest.fail("computed again"))
+    assert one.run_cell(cell, tmp_path / "results", tmp_path / "work") == first
 
 
 def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tiny_data: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tin
     wrong, right = cells.read_plan(plan(tmp_path, tiny_data, cells=groups))
     wrong.parameters["n_h"] = "many"  # type: ignore[index]
     results = tmp_path / "results"
-    assert cells.run_cell(wrong, results, tmp_path / "work")["status"] == "failed"
+    assert one.run_cell(wrong, results, tmp_path / "work")["status"] == "failed"
     kept = json.loads((results / f"{wrong.name}.json").read_text())
     assert kept["reason"] and str(tmp_path) not in json.dumps(kept["trace"])
-    assert cells.run_cell(right, results, tmp_path / "work")["status"] == "done"
+    assert one.run_cell(right, results, tmp_path / "work")["status"] == "done"
