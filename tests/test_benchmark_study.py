@@ -38,11 +38,11 @@ def settings(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def quality(folder: Path) -> dict[str, Any]:
+def quality(folder: Path, *more: str) -> dict[str, Any]:
     """What a table is made of, without what the machine was doing meanwhile."""
     results = json.loads((folder / "results.json").read_text())
     arms = results["tasks"]["video"]["arms"]
-    kept = ("name", "status", "reason", "chosen", "trials", "seeds", "quality")
+    kept = ("name", "status", "reason", "chosen", "trials", "seeds", "quality", *more)
     return {
         "arms": [{key: arm[key] for key in kept} for arm in arms],
         "comparisons": results["tasks"]["video"]["comparisons"],
@@ -146,7 +146,9 @@ def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
     assert quality(folder) == quality(finished)
 
 
-def test_changed_data_are_computed_anew(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_changed_data_are_computed_anew_and_a_model_of_ones_own_takes_part(
+    finished: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "data" / "tiny"
     other.mkdir(parents=True)
     for file in (tiny_data / "tiny").iterdir():
@@ -155,10 +157,15 @@ def test_changed_data_are_computed_anew(finished: Path, tiny_data: Path, tmp_pat
     lines = (other / "tiny.inter").read_text().splitlines(keepends=True)
     (other / "tiny.inter").write_text("".join(lines[:-1]))
     folder = tmp_path / "out"
-    given = settings(other.parent, folder, benchmark=["popularity"], tune=False, seeds=[1], epochs=1)
-    run_benchmark(given, Options(names=("popularity",)))
-    names = {file.name for file in (folder / "cells").glob("*Popularity*.json")}
-    assert names and not names & {file.name for file in (finished / "cells").iterdir()}
+    own = Options(names=("popularity", "examples.custom_model:MyGRU"))
+    text, incomplete = run_benchmark(settings(other.parent, folder, tune=False, seeds=[1], epochs=1), own)
+    assert not incomplete, text
+    assert [(arm["name"], arm["role"]) for arm in quality(folder, "role")["arms"]] == [
+        ("Popularity", "rule"),
+        ("MyGRU", "baseline"),
+        ("LSVCR", "ours"),
+    ]
+    assert not {file.name for file in (folder / "cells").iterdir()} & {f.name for f in (finished / "cells").iterdir()}
 
 
 def test_stopping_writes_nothing(tmp_path: Path) -> None:
