@@ -113,10 +113,11 @@ def test_the_ablation_takes_one_part_away_at_a_time() -> None:
 def test_the_step_curve_and_the_cold_start() -> None:
     base = catalogue(alignment="cpu-small")
     ours = base.main(["lsvcr"])
-    steps = base.alignment_steps(ours, (0, 10))
-    assert [(a.name, a.group, a.parameters["alignment"]) for a in steps] == [
-        ("0 steps", STEPS, False),
-        ("10 steps", STEPS, {"preset": "cpu-small", "steps": 10}),
+    steps = base.alignment_steps(ours, (0, 10, 300))
+    assert [(a.name, a.group, a.setting, a.parameters["alignment"]) for a in steps] == [
+        ("0 steps", STEPS, "no-alignment", False),
+        ("10 steps", STEPS, "steps-10", {"preset": "cpu-small", "steps": 10}),
+        ("300 steps", STEPS, "main", "cpu-small"),  # the whole model itself: its cells are there
     ]
     cold = base.cold(ours)
     assert [(a.name, a.group, a.chosen_with) for a in cold] == [

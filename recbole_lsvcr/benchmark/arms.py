@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole.utils import get_model
 
+from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.benchmark.arm_cells import Group, Role
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import size_parameters
@@ -91,6 +92,7 @@ CATALOGUE: Mapping[str, tuple[Entry, ...]] = {
         Entry("LSVCRComment", "LSVCRComment", "ours"),
     ),
 }
+NO_ALIGNMENT = "no-alignment"
 ABLATIONS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (  # name, setting, changes: those of `alignment` apart
     ("w/o SSC", "no-ssc", {"alignment": {"ssc": False}}),
     ("w/o VCC", "no-vcc", {"alignment": {"vcc": False}}),
@@ -100,7 +102,7 @@ ABLATIONS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (  # name, setting, 
         {"alignment": {"diversify_videos": False, "diversify_records": False}},
     ),
     ("w/o random positions", "no-random-positions", {"alignment": {"random_positions": False}}),
-    ("w/o alignment", "no-alignment", {"alignment": False}),
+    ("w/o alignment", NO_ALIGNMENT, {"alignment": False}),
     ("w/o REG", "no-reg", {"id_text_weight": 0}),
 )
 COLD_BASELINE = {"video": "UniSRec", "comment": "CommentMHA"}  # Figure 4
@@ -248,7 +250,10 @@ class Catalogue:
             base = _alignment(whole, "--alignment-steps changes the alignment")
             for number in steps:
                 alignment = {**base, "steps": number} if number else False
-                arms.append(_variant(whole, f"{number:,} steps", f"steps-{number}", STEPS, {"alignment": alignment}))
+                setting = f"steps-{number}" if number else NO_ALIGNMENT  # as in the ablation
+                if number == load_alignment_config(base).steps:
+                    setting, alignment = whole.setting, whole.parameters["alignment"]
+                arms.append(_variant(whole, f"{number:,} steps", setting, STEPS, {"alignment": alignment}))
         return arms
 
     def cold(self, ours: Iterable[Arm]) -> list[Arm]:

@@ -85,7 +85,7 @@ def _planned(study: Study) -> StudyCells:
         portrait=_portrait(config, study),
         references={
             ABLATION: "main",
-            STEPS: f"steps-{study.options.steps[0]}" if study.options.steps else "main",
+            STEPS: next((arm.setting for arm in study.presets if arm.group == STEPS), "main"),
             COLD: "no-id",
         },
         primary={task: _selected_by(task, config) for task, config in ours.items()},
