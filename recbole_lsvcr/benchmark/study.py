@@ -82,14 +82,16 @@ class Study:
     """
 
     def __init__(self, given: Mapping[str, Any], options: Options) -> None:
-        for key in ("benchmark", "seeds", "tune", "model_settings"):
-            if key in given and not BY_NAME[key].accepts(given[key]):
+        for key in ("benchmark", "seeds", "tune", "model_settings", "task", "hidden_size"):
+            if given.get(key) is not None and not BY_NAME[key].accepts(given[key]):
                 raise ConfigError(f"{key} = {given[key]!r} is not accepted; accepted: {BY_NAME[key].accepted}")
         _refuse_single(given)
         self.options = options
         self.folder = output_folder({"output": given.get("output")})
         self.tasks = ("video", "comment") if given.get("task") == "both" else (str(given.get("task") or "video"),)
-        self.seeds = tuple(given.get("seeds") or [int(given.get("seed", 2020))])
+        self.seeds = tuple(given.get("seeds") or [given.get("seed", 2020)])
+        if not BY_NAME["seeds"].accepts(list(self.seeds)):
+            raise ConfigError(f"seed = {given['seed']!r} is not accepted; accepted: an integer >= 0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds = {list(self.seeds)} has a seed twice; name each once")
         self.tuning = Tuning.parse(given.get("tune"))

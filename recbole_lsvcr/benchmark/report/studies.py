@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from recbole_lsvcr.benchmark.report import differences
 from recbole_lsvcr.benchmark.report.tables import quality_rows
 from recbole_lsvcr.benchmark.report.view import (
@@ -103,8 +105,12 @@ def _steps_cell(arm: Arm, row: Row) -> Cell:
 
 
 def aligned(task: Task) -> list[Arm]:
-    """Arms of any group that were aligned, the full model first."""
-    return [arm for arm in task["arms"] if arm.get("alignment")]
+    """Arms of any group that were aligned, the full model first; of those that share an alignment the first."""
+    found: dict[str, Arm] = {}
+    for arm in task["arms"]:
+        if arm.get("alignment"):
+            found.setdefault(json.dumps(arm["alignment"], sort_keys=True), arm)
+    return list(found.values())
 
 
 def health_table(task: Task) -> Table | None:
