@@ -29,7 +29,7 @@ demo: venv
 benchmark: venv
 	[ -f dataset/lsvcr-sample-small/lsvcr-sample-small.inter ] || $(PY) -m dataset_tools sample \
 	    dataset/lsvcr-sample-small --users 600 --videos 500 --comments 3000
-	env -u OMP_NUM_THREADS $(PY) run_lsvcr.py --config properties/benchmark.yaml --benchmark --ablation --alignment-steps 0,10,20 --cold \
+	env -u OMP_NUM_THREADS $(PY) run_lsvcr.py --config properties/benchmark.yaml --benchmark --ablation --alignment-steps 0,5,10 --cold \
 	    --jobs $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 test: venv
