@@ -59,7 +59,6 @@ EXTRA_RECBOLE_KEYS = frozenset(
         "config_files",
         "encoding",
         "numerical_features",
-        "loss_type",
     }
 )
 
@@ -138,6 +137,8 @@ def known_keys(models: Sequence[str]) -> set[str]:
     for model in models:
         files += [recbole / f"properties/model/{model}.yaml", *model_files(model)]
     keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
+    if any(model in CUSTOM for model in models):
+        keys.add("loss_type")  # RecBole reads it of every sequential model without an `input_type`
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
         keys |= set(getattr(recbole_arguments, name))
     for file in files:

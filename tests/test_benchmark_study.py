@@ -130,20 +130,21 @@ def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
     finished: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     folder, config = tmp_path / "out", tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings(tiny_data, folder)))
+    config.write_text(yaml.safe_dump(settings(tiny_data, folder, benchmark=["popularity"])))
     command = [sys.executable, "run_lsvcr.py", "--config", str(config), "--benchmark"]
     root = Path(run_lsvcr.__file__).parent
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 240
-    while len(list((folder / "cells").glob("*.json"))) < 3 and time.monotonic() < deadline:
+    while len(list((folder / "cells").glob("*.json"))) < 2 and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(list((folder / "cells").glob("*.json"))) < len(list((finished / "cells").glob("*.json")))
+    assert len(list((folder / "cells").glob("*.json"))) < 5
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert result.returncode == 1, result.stderr  # Broken
-    assert quality(folder) == quality(finished)
+    assert result.returncode == 0, result.stderr
+    expected = [arm for arm in quality(finished)["arms"] if arm["name"] in ("Popularity", "LSVCR")]
+    assert quality(folder)["arms"] == expected
 
 
 def test_changed_data_are_computed_anew_and_a_model_of_ones_own_takes_part(

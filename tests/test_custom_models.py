@@ -302,6 +302,6 @@ def test_the_command_line_takes_a_path(room, tiny_data, capsys):
     file.write_text(yaml.safe_dump({"dataset": "tiny", "data_path": str(tiny_data), "epochs": 1, "use_gpu": False}))
     arguments = ["--config", str(file), "--model=mine.models:MeanOfHistory", "--output", "out"]
     assert run_lsvcr.main(arguments) == 0
-    assert "MeanOfHistory on tiny, test" in capsys.readouterr().out
+    assert "MeanOfHistory on tiny (synthetic data), test" in capsys.readouterr().out
     assert run_lsvcr.main([*arguments[:2], "--model=mine.models:Absent", "--output", "out"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

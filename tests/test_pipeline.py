@@ -37,7 +37,7 @@ def test_all_stages_leave_a_report_and_repeat_exactly(tiny_config: Make, tmp_pat
     assert report is not None
     shown = table(report)
     for words in (
-        "LSVCR on tiny, test",
+        "LSVCR on tiny (synthetic data), test",
         "all+full",
         "available+period",
         "unseen videos",
