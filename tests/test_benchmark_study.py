@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY
+from killed_runs import kill_when, run_whole
 
 import run_lsvcr
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
@@ -131,18 +128,10 @@ def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
 ) -> None:
     folder, config = tmp_path / "out", tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(tiny_data, folder, benchmark=["popularity"])))
-    command = [sys.executable, "run_lsvcr.py", "--config", str(config), "--benchmark"]
-    root = Path(run_lsvcr.__file__).parent
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 240
-    while len(list((folder / "cells").glob("*.json"))) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = ("--config", str(config), "--benchmark")
+    kill_when(lambda: len(list((folder / "cells").glob("*.json"))) >= 2, *command)
     assert len(list((folder / "cells").glob("*.json"))) < 5
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    run_whole(*command)
     expected = [arm for arm in quality(finished)["arms"] if arm["name"] in ("Popularity", "LSVCR")]
     assert quality(folder)["arms"] == expected
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, Make
+from killed_runs import kill_when, run_whole
 from recbole.trainer import Trainer
 
 from dataset_tools.sample import generate
@@ -96,26 +94,10 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_an_undisturbed_one(
 def test_a_killed_process_continues(tiny_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({**TINY, "data_path": str(tiny_data), "epochs": 6}))
-    command = [sys.executable, str(ROOT / "run_lsvcr.py"), "--config", str(file)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     last = tmp_path / "killed" / "LSVCR" / "last.pth"
-    process = subprocess.Popen(
-        [*command, "--output", str(tmp_path / "killed")],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 50
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert last.exists()
+    kill_when(last.exists, "--config", str(file), "--output", str(tmp_path / "killed"))
     for output in ("killed", "whole"):
-        done = subprocess.run(
-            [*command, "--output", str(tmp_path / output)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        run_whole("--config", str(file), "--output", str(tmp_path / output))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, Make
+from killed_runs import kill_when, run_whole
 
 from dataset_tools.sample import generate
 from recbole_lsvcr import pipeline, trainer
@@ -24,7 +20,6 @@ from recbole_lsvcr.config import LSVCRConfig
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.pretraining import pretrain
 
-ROOT = Path(__file__).parent.parent
 SMALL = {"model": "S3Rec", "hidden_size": 8, "n_layers": 1, "inner_size": 16, "pretrain_epochs": 2, "epochs": 2}
 Small = Callable[..., LSVCRConfig]
 
@@ -156,27 +151,11 @@ def test_stopped_at_any_checkpoint_it_ends_as_an_undisturbed_run(
 def test_a_process_killed_in_either_training_continues(tiny_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({**TINY, **SMALL, "data_path": str(tiny_data), "pretrain_epochs": 8, "epochs": 6}))
-    command = [sys.executable, str(ROOT / "run_lsvcr.py"), "--config", str(file)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for name in ("pretraining/last.pth", "last.pth"):
         last = tmp_path / "killed" / "S3Rec" / name
-        process = subprocess.Popen(
-            [*command, "--output", str(tmp_path / "killed")],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 100
-        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert last.exists()
+        kill_when(last.exists, "--config", str(file), "--output", str(tmp_path / "killed"))
     for output in ("killed", "whole"):
-        done = subprocess.run(
-            [*command, "--output", str(tmp_path / output)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        run_whole("--config", str(file), "--output", str(tmp_path / output))
     assert phases(tmp_path / "killed") == phases(tmp_path / "whole")
 
 
