@@ -93,7 +93,7 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_an_undisturbed_one(
 
 def test_a_killed_process_continues(tiny_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump({**TINY, "data_path": str(tiny_data), "epochs": 6}))
+    file.write_text(yaml.safe_dump({**TINY, "data_path": str(tiny_data), "epochs": 3}))
     last = tmp_path / "killed" / "LSVCR" / "last.pth"
     kill_when(last.exists, "--config", str(file), "--output", str(tmp_path / "killed"))
     for output in ("killed", "whole"):

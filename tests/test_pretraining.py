@@ -150,7 +150,7 @@ def test_stopped_at_any_checkpoint_it_ends_as_an_undisturbed_run(
 
 def test_a_process_killed_in_either_training_continues(tiny_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump({**TINY, **SMALL, "data_path": str(tiny_data), "pretrain_epochs": 8, "epochs": 6}))
+    file.write_text(yaml.safe_dump({**TINY, **SMALL, "data_path": str(tiny_data), "pretrain_epochs": 3, "epochs": 3}))
     for name in ("pretraining/last.pth", "last.pth"):
         last = tmp_path / "killed" / "S3Rec" / name
         kill_when(last.exists, "--config", str(file), "--output", str(tmp_path / "killed"))
