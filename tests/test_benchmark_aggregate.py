@@ -12,20 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from benchmark_cells import FULL, METRICS, PERIOD, ranked
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.benchmark.aggregate import ArmCells, FinalCell, StudyCells, aggregate
 
-PERIOD, FULL = "available+period", "all+full"
-METRICS = ("recall@10", "ndcg@10", "mrr@10", "mrr")
-USERS = np.repeat(np.arange(8), [1, 2, 3, 4, 5, 3, 4, 2])
-SLICES = {
-    "seen_items": np.arange(24) % 2 == 0,
-    "unseen_items": np.arange(24) % 2 == 1,
-    "unseen_users": USERS == 3,  # one user
-    "no_records": np.zeros(24, bool),
-    "history_1-4": np.arange(24) % 3 == 0,
-}
 GAINS = {"SASRec": 0.3, "UniSRec": 0.35, "Popularity": 0.1, "LSVCR": 0.5}
 
 
@@ -38,34 +29,7 @@ def _arm(name: str, role: Any, seeds: Sequence[int] = (1, 2), **changes: Any) ->
 def _cell(folder: Path, arm: ArmCells, seed: int, gain: float, hash: str = "abc", rows: int = 24) -> None:
     """A finished cell of an arm, and the instances it speaks of."""
     (cell,) = (one for one in arm.cells if one.seed == seed)
-    frames, summaries = [], {}
-    for number, protocol in enumerate((PERIOD, FULL)):
-        rng = np.random.default_rng([seed, number, int(gain * 1000)])
-        values = {metric: np.clip(gain + rng.normal(0, 0.05, 24), 0, 1) for metric in METRICS}
-        frame = pl.DataFrame({"row": np.arange(24), "user": [f"u{user}" for user in USERS], **values, **SLICES})[:rows]
-        frames.append(frame.select(pl.lit(protocol).alias("protocol"), pl.all(), pl.lit(seed).alias("seed")))
-        parts = {"all": frame, **{name: frame.filter(pl.col(name)) for name in SLICES}}
-        figures = {
-            name: {
-                **{metric: part[metric].mean() for metric in METRICS},
-                "instances": part.height,
-                "users": part["user"].n_unique(),
-            }
-            for name, part in parts.items()
-        }
-        overall = figures.pop("all")
-        summaries[protocol] = {
-            "metrics": {metric: overall[metric] for metric in METRICS},
-            "chance": dict.fromkeys(METRICS, 0.05),
-            "instances": rows,
-            "users": overall["users"],
-            "left_out": 1,
-            "too_long": 0,
-            "mean_length": 27.5,
-            "enough": None if protocol == FULL else 3,
-            "candidates_hash": None if protocol == FULL else hash,
-            "slices": figures,
-        }
+    instances, summary = ranked(gain, seed, hash, rows)
     learns = arm.role != "rule"
     history = [
         {"epoch": 0, "losses": [2.0, 1.0], "train_seconds": 1.0, "valid_score": 0.2},
@@ -76,7 +40,7 @@ def _cell(folder: Path, arm: ArmCells, seed: int, gain: float, hash: str = "abc"
         "seed": seed,
         "parameters": {"dataset": "tiny", "learning_rate": 0.01},
         "status": "done",
-        "phases": {"valid": None, "test": {"protocols": summaries}},
+        "phases": {"valid": None, "test": summary},
         "training": {
             "best_valid_score": 0.2 if learns else None,
             "epochs": 2 if learns else 0,
@@ -98,7 +62,7 @@ def _cell(folder: Path, arm: ArmCells, seed: int, gain: float, hash: str = "abc"
     (folder / "cells" / f"{cell.name}.json").write_text(json.dumps(content))
     work = folder / (cell.work or f"work/{cell.name}") / arm.model
     work.mkdir(parents=True, exist_ok=True)
-    pl.concat(frames).sample(fraction=1, shuffle=True, seed=seed).write_parquet(work / "instances-test.parquet")
+    instances.sample(fraction=1, shuffle=True, seed=seed).write_parquet(work / "instances-test.parquet")
 
 
 def _study(arms: Sequence[ArmCells], **changes: Any) -> StudyCells:
@@ -192,8 +156,8 @@ def _validate(content: Mapping[str, Any]) -> None:
         _walk(task, TASK)
         assert set(task["primary"]) == {"protocol", "metric"}
         assert list(task["ranked"]) == task["protocols"]
-        for ranked in task["ranked"].values():
-            _walk(ranked, RANKED)
+        for lists in task["ranked"].values():
+            _walk(lists, RANKED)
         names = {(arm["group"], arm["name"]) for arm in task["arms"]}
         assert len(names) == len(task["arms"])
         for arm in task["arms"]:
