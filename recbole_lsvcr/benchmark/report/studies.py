@@ -31,6 +31,7 @@ from recbole_lsvcr.benchmark.report.view import (
 )
 
 COLD_SLICES = ("unseen_items", "unseen_users")
+TABLE_4 = ("recall@10", "ndcg@10")
 STEP_SLICES = ("all", "seen_items", "unseen_items")
 
 
@@ -54,12 +55,13 @@ def variants(task: Task) -> list[Arm]:
 
 
 def ablation_table(task: Task) -> Table | None:
-    """The full model and each variant in every metric, with the difference to the full model; None without any."""
+    """The full model and each variant in the metrics of Table 4 (all metrics, where none of them was computed), with
+    the difference to the full model; None without any."""
     if not group(task, "ablation"):
         return None
     protocol, metric = primary(task)
     full, arms = full_model(task), variants(task)
-    metrics = shown_metrics(task)
+    metrics = [name for name in shown_metrics(task) if name in TABLE_4] or shown_metrics(task)
     rows = []
     for arm, row in zip(arms, quality_rows(arms, [(protocol, name, "all") for name in metrics]), strict=True):
         own = mean(arm, protocol, metric)
