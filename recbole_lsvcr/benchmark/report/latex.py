@@ -56,7 +56,7 @@ def _table(table: Table, caption: str, label: str) -> str:
     return "\n".join(
         [
             r"\begin{table}[t]",
-            r"\centering",
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{escaped(caption)}}}",
             rf"\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', label)}}}",
             rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
@@ -77,6 +77,7 @@ def _row(row: Row) -> str:
     cells = []
     for cell in row.cells:
         text = "--" if cell.text == NOTHING else escaped(_named(cell))
+        text = re.sub(r" \$\\pm\$ ([\d.]+)", r"{\\tiny$\\pm$\1}", text)  # as wide as a page can be
         command = {"best": "textbf", "second": "underline"}.get(cell.mark)
         cells.append(rf"\{command}{{{text}}}" if command else text)
     return _line(cells)
