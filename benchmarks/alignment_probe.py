@@ -37,7 +37,8 @@ from recbole_lsvcr.data.candidates import candidate_set
 from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.data.splits import TRAIN, VALID
 from recbole_lsvcr.data.texts import load_vectors
-from recbole_lsvcr.pipeline import Run, environment
+from recbole_lsvcr.environment import machine
+from recbole_lsvcr.pipeline import Run
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 KEPT_APART = 0.2
@@ -81,9 +82,8 @@ def main() -> None:
             print(f"| {setting} | {name} | " + " | ".join(f"{found[part]:.3f}" for part in PARTS) + " |")
     if options.output:
         arguments = {key: value for key, value in vars(options).items() if isinstance(value, int | str)}
-        machine = {key: value for key, value in environment().items() if key != "command"}
         kept = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
-        write_json(options.output, {**arguments, "rows": kept, "gradient_norms": norms, "environment": machine})
+        write_json(options.output, {**arguments, "rows": kept, "gradient_norms": norms, "environment": machine()})
 
 
 def _run(cell: Cell, options: argparse.Namespace) -> Run:

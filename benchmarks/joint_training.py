@@ -19,6 +19,7 @@ import polars as pl
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.compare import difference
+from recbole_lsvcr.environment import machine
 from recbole_lsvcr.report import log_to
 
 ARMS = {"two models": False, "one model": True}
@@ -47,7 +48,7 @@ def run_arm(config: Path, arm: str, seed: int, work: Path, results: Path) -> dic
         "tasks": {report["task"]: report["phases"] for report in reports},
         "epochs": {task: len(one["epochs"]) for task, one in histories.items()},
         "train_seconds": {task: sum(e["train_seconds"] for e in one["epochs"]) for task, one in histories.items()},
-        "environment": {key: value for key, value in pipeline.environment().items() if key != "command"},
+        "environment": machine(),
     }
     write_json(file, found)
     return found

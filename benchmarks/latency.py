@@ -16,7 +16,8 @@ import torch
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.config import load_config
-from recbole_lsvcr.pipeline import Run, environment
+from recbole_lsvcr.environment import machine
+from recbole_lsvcr.pipeline import Run
 
 
 def main() -> None:
@@ -52,8 +53,7 @@ def main() -> None:
     found = {f"p{share}": round(float(np.percentile(milliseconds, share)), 2) for share in (50, 90, 99)}
     print(f"{options.data.name}: {run.dataset.item_num - 1:,} videos, histories of {options.length}, {found} ms")
     if options.output:
-        machine = {key: value for key, value in environment().items() if key != "command"}
-        write_json(options.output, {"milliseconds": found, "length": options.length, "environment": machine})
+        write_json(options.output, {"milliseconds": found, "length": options.length, "environment": machine()})
 
 
 if __name__ == "__main__":

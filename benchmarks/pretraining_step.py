@@ -24,7 +24,8 @@ import torch
 from dataset_tools.files import write_json
 from recbole_lsvcr.checkpoint import save_checkpoint
 from recbole_lsvcr.config import load_config
-from recbole_lsvcr.pipeline import Run, environment
+from recbole_lsvcr.environment import machine
+from recbole_lsvcr.pipeline import Run
 
 
 def timed(trainer: Any, batches: Any, steps: int) -> float:
@@ -88,8 +89,7 @@ def main() -> None:
     for row in found:
         print(row)
     if options.output:
-        machine = {key: value for key, value in environment().items() if key != "command"}
-        content = {"data": options.data.name, "length": options.length, "rows": found, "environment": machine}
+        content = {"data": options.data.name, "length": options.length, "rows": found, "environment": machine()}
         write_json(options.output, content)
 
 

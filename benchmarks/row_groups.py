@@ -17,8 +17,9 @@ import torch
 
 from dataset_tools.files import write_json
 from recbole_lsvcr.config import load_config
+from recbole_lsvcr.environment import machine
 from recbole_lsvcr.model import groups
-from recbole_lsvcr.pipeline import Run, environment
+from recbole_lsvcr.pipeline import Run
 
 WARM_UP = 2
 
@@ -39,8 +40,7 @@ def main() -> None:
             f"{row['grouped_ms']:.0f} ms grouped, {row['whole_ms']:.0f} ms whole, {row['ratio']:.2f} x"
         )
     if options.output:
-        machine = {key: value for key, value in environment().items() if key != "command"}
-        write_json(options.output, {"dataset": options.data.name, "lengths": rows, "environment": machine})
+        write_json(options.output, {"dataset": options.data.name, "lengths": rows, "environment": machine()})
 
 
 def measure(data: Path, store: Path, length: int, batches: int) -> dict[str, float]:

@@ -36,7 +36,8 @@ from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data.candidates import CandidateSet, candidate_set
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.protocols import Protocol
-from recbole_lsvcr.pipeline import Run, environment
+from recbole_lsvcr.environment import machine
+from recbole_lsvcr.pipeline import Run
 from recbole_lsvcr.scorer import RecBoleScorer
 
 ROUNDS = 20  # random deals that `unseen, shuffled` is the mean of
@@ -67,9 +68,8 @@ def main() -> None:
             rows[name] = lists.figures(lists.scores)
             print(_line(name, {key: f"{value:.3f}" for key, value in rows[name].items()}), flush=True)
     if options.output:
-        machine = {key: value for key, value in environment().items() if key != "command"}
         kept = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
-        content = {"setting": options.setting, "protocol": options.protocol, "rows": kept, "environment": machine}
+        content = {"setting": options.setting, "protocol": options.protocol, "rows": kept, "environment": machine()}
         write_json(options.output, content)
 
 

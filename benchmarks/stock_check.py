@@ -40,6 +40,8 @@ import recbole_lsvcr.plugin
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.checkpoint import load_checkpoint
+from recbole_lsvcr.environment import machine
+from recbole_lsvcr.evaluation import Protocol
 from recbole_lsvcr.evaluation.metrics import instance_metrics
 
 PROTOCOL = "all+full"
@@ -161,7 +163,7 @@ class Ours:
 
     def rank(self, phase: str) -> tuple[dict[str, float], pl.DataFrame]:
         """RecBole's metrics of the instances' lists, and the instances as `Stock.ranks` has them."""
-        result = self.trainer.rank(self.loaders[phase], [pipeline.Protocol.parse(PROTOCOL)], slices=False)
+        result = self.trainer.rank(self.loaders[phase], [Protocol.parse(PROTOCOL)], slices=False)
         found, joint = result.instances, self.run.dataset.joint
         items = joint.tables.items.to_numpy()
         batch = joint.gather("video", found["row"].to_numpy(), training=False)
@@ -312,9 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{model} seed {seed} {name}: done in {found[name]['seconds']} s", flush=True)
     models = summary(parts)
     told = {key: value for key, value in settings(args, "", 0).items() if key not in ("model", "seed", "data_path")}
-    environment = {key: value for key, value in pipeline.environment().items() if key != "command"}
     report = {"dataset": args.dataset, "synthetic": args.dataset == "lsvcr-sample", "seeds": args.seeds}
-    report |= {"settings": told, "models": models, "parts": parts, "environment": environment}
+    report |= {"settings": told, "models": models, "parts": parts, "environment": machine()}
     write_json(args.output, report)
     for model, found in models.items():
         same, trained = found["same_weights"], found["same_training"]["test"]["ndcg@10"]

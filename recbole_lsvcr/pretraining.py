@@ -24,7 +24,7 @@ from recbole_lsvcr.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from recbole_lsvcr.config import LSVCRConfig
-    from recbole_lsvcr.pipeline import Run
+    from recbole_lsvcr.task_run import Run
 
 PRETRAINED = frozenset({"S3Rec"})  # the models that read `train_stage`, `pre_model_path` and `pretrain_epochs`
 FOLDER = "pretraining"  # within the model's folder

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 
 if TYPE_CHECKING:
     from recbole_lsvcr.data.dataset import JointDataset
@@ -28,18 +29,18 @@ class _Scorer:
 class RecBoleScorer(_Scorer):
     """Adapts `full_sort_predict`, or `predict` where a model has no other, to `score_full`."""
 
-    full_sort = True
+    @property
+    def ranks_all(self) -> bool:
+        """Whether the model has a `full_sort_predict` of its own; RecBole's DIN and DIEN have none."""
+        return type(self.model).full_sort_predict is not AbstractRecommender.full_sort_predict
 
     def score_full(self, batch: InstanceBatch) -> torch.Tensor:
         """Scores [B, n_items] of a batch; column 0 is padding."""
         interaction = self.dataset.to_interaction(batch).to(self.device)
         n_items = self.dataset.item_num
-        if self.full_sort:
-            try:
-                return self.model.full_sort_predict(interaction).view(len(interaction), -1)[:, :n_items]
-            except NotImplementedError:
-                self.full_sort = False
-        return self._by_pairs(interaction, n_items)
+        if not self.ranks_all:
+            return self._by_pairs(interaction, n_items)
+        return self.model.full_sort_predict(interaction).view(len(interaction), -1)[:, :n_items]
 
     def _by_pairs(self, interaction: Interaction, n_items: int) -> torch.Tensor:
         items = torch.arange(n_items, device=self.device)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recbole_lsvcr import plugin
 from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS, Arm, Catalogue
 from recbole_lsvcr.errors import ConfigError
 
@@ -80,6 +82,24 @@ def test_arms_of_the_users_own_and_settings_by_model() -> None:
     custom = catalogue().main(["examples.custom_model:MyGRU"])[0]
     assert (custom.name, custom.parameters["custom_model"]) == ("MyGRU", "examples.custom_model:MyGRU")
     assert custom.parameters["hidden_size"] == 64
+
+
+def test_a_changed_model_of_ones_own_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(lambda: plugin.CUSTOM.pop("Mine", None))
+    file, defaults = tmp_path / "models_of_mine.py", tmp_path / "Mine.yaml"
+    file.write_text("from recbole.model.sequential_recommender.gru4rec import GRU4Rec\nclass Mine(GRU4Rec): pass\n")
+    defaults.write_text("dropout_prob: 0.1\n")
+    assert catalogue().main(["sasrec"])[0].source is None
+    arm = catalogue().main(["models_of_mine:Mine"])[0]
+    found = [arm.source]
+    for changed in (defaults, file):
+        changed.write_text(changed.read_text() + "# changed\n")
+        found.append(arm.source)
+    assert None not in found and len(set(found)) == 3
 
 
 def test_the_ablation_takes_one_part_away_at_a_time() -> None:

@@ -118,6 +118,7 @@ def test_nothing_is_computed_twice(finished: Path, tiny_data: Path, monkeypatch:
     before = quality(finished)
     started: list[Any] = []
     monkeypatch.setattr(Processes, "wait", lambda self, target, cell, *rest: started.append(cell.arm) or 0)
+    monkeypatch.setattr("recbole_lsvcr.benchmark.run.count", lambda folder: pytest.fail("the data are counted again"))
     run_benchmark(settings(tiny_data, finished), Options())
     assert set(started) == {"Broken"}  # what failed is tried again
     assert quality(finished) == before

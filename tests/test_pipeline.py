@@ -19,7 +19,7 @@ from recbole.trainer import Trainer
 from dataset_tools.sample import generate
 from recbole_lsvcr import pipeline, trainer
 from recbole_lsvcr.errors import CheckpointError, ConfigError, EvaluationError, StoreError
-from recbole_lsvcr.evaluation import evaluate
+from recbole_lsvcr.evaluation import Protocol, evaluate
 from recbole_lsvcr.report import table
 from recbole_lsvcr.scorer import RecBoleScorer
 
@@ -198,7 +198,7 @@ def test_a_score_that_is_not_a_number_is_an_error(tiny_config: Make) -> None:
 
 
 def run_protocols(run: pipeline.Run) -> list[Any]:
-    return [pipeline.Protocol.parse(text) for text in run.config["protocols"]]
+    return [Protocol.parse(text) for text in run.config["protocols"]]
 
 
 def test_fifty_users_can_be_learned_by_heart(tiny_config: Make) -> None:

@@ -6,18 +6,22 @@ arXiv 2403.13574), `alignment-steps` (Figure 3) and `cold` (Figure 4) are made o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from recbole.utils import get_model
 
+from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.benchmark.arm_cells import Group, Role
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import size_parameters
 from recbole_lsvcr.config import check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY
+from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.plugin import CUSTOM
@@ -52,6 +56,15 @@ class Arm:
     def learns(self) -> bool:
         """Whether there is anything to train: rules have one cell, whatever the seeds, and no trials."""
         return bool(getattr(get_model(self.model), "learns", True))
+
+    @property
+    def source(self) -> str | None:
+        """Hash of the files of a model of the user's own: a changed model is another; None for RecBole's and ours."""
+        if self.model not in CUSTOM:
+            return None
+        module = sys.modules[CUSTOM[self.model].module].__file__
+        files = [*([] if module is None else [Path(module)]), *CUSTOM[self.model].defaults]
+        return fingerprint_of([(file.name, sha256_file(file)) for file in files if file.is_file()])[:12]
 
     @property
     def aligns(self) -> bool:

@@ -23,6 +23,7 @@ import torch
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.config import LSVCRConfig, load_config
+from recbole_lsvcr.environment import machine
 from recbole_lsvcr.errors import LSVCRError
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
@@ -263,7 +264,7 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
         "training": _training(config, trained),
         "cost": {"parameters": trained.parameters}
         | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
-        "environment": {key: value for key, value in pipeline.environment().items() if key != "command"},
+        "environment": machine(),
     }
 
 

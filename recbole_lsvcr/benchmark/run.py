@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +13,6 @@ from dataset_tools.errors import DataToolError
 from dataset_tools.files import write_json
 from dataset_tools.portrait_numbers import count
 from dataset_tools.portrait_warnings import warnings
-from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.aggregate import StudyCells, aggregate
 from recbole_lsvcr.benchmark.arm_cells import ArmCells, FinalCell
 from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS
@@ -20,6 +20,7 @@ from recbole_lsvcr.benchmark.report import write_report
 from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
 from recbole_lsvcr.config import LSVCRConfig, plain
 from recbole_lsvcr.data.tables import is_synthetic
+from recbole_lsvcr.environment import command, machine
 from recbole_lsvcr.report import aligned, log_to
 from recbole_lsvcr.trainer import selection_protocol
 
@@ -66,7 +67,6 @@ def _planned(study: Study) -> StudyCells:
     """The study as its cells are to be read."""
     ours = {arm.task: study.configuration(arm) for arm in study.main if arm.role == "ours"}
     config = next(iter(ours.values()))
-    environment = pipeline.environment()
     return StudyCells(
         dataset=str(config["dataset"]),
         synthetic=is_synthetic(Path(config["data_path"])),
@@ -77,8 +77,8 @@ def _planned(study: Study) -> StudyCells:
             f"{task}s: {config['valid_metric']} on validation under {_selected_by(task, config)}"
             for task, config in ours.items()
         ),
-        command=environment.pop("command"),
-        environment=environment,
+        command=command(),
+        environment=machine(),
         shared={**{name: plain(config[name]) for name in _SHARED}, "embedding size": study.size},
         arms=[_arm_cells(study, study.outcomes.get(arm, Outcome(arm))) for arm in study.arms],
         tune={"budget": study.tuning.budget, "space": plain(study.tuning.space)} if study.tuning.budget else None,
@@ -116,14 +116,19 @@ def _arm_cells(study: Study, outcome: Outcome) -> ArmCells:
 
 def _portrait(config: LSVCRConfig, study: Study) -> dict[str, Any] | None:
     """The data set's portrait, counted once for these data; None, with a warning, where it cannot be."""
-    folder = Path(config["data_path"])
+    file, encoder = study.folder / PORTRAIT, str(config["text_encoder"])
+    head = {"data": study.data, "encoder": encoder}
+    if file.is_file():
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if {key: known.get(key) for key in head} == head:
+            return dict(known)
     try:
-        numbers = count(folder)
+        numbers = count(Path(config["data_path"]))
     except DataToolError as error:
         logger.warning("the report has no portrait of the data set: %s", error)
         return None
-    found = {**asdict(numbers), "warnings": [asdict(hint) for hint in warnings(numbers, str(config["text_encoder"]))]}
-    write_json(study.folder / PORTRAIT, found)
+    found = {**head, **asdict(numbers), "warnings": [asdict(hint) for hint in warnings(numbers, encoder)]}
+    write_json(file, found)
     return found
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
 from recbole_lsvcr.config import LSVCRConfig, check_keys, known_keys, load_config, output_folder
+from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME
+from recbole_lsvcr.task_run import Run
 
 logger = logging.getLogger()
 CELLS, WORK = "cells", "work"
@@ -135,14 +136,14 @@ class Study:
                         "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
                     ) from error
             self.configuration(arm)
-        fingerprint = ""
+        joint: JointData | None = None  # read once for both tasks
         for arm in self.main:
-            if arm.role != "ours":
-                continue
-            data = pipeline.Run(self.configuration(arm)).dataset
-            data.build()
-            fingerprint = data.joint.tables.fingerprint
-        return fingerprint
+            if arm.role == "ours":
+                data = Run(self.configuration(arm), joint).dataset
+                data.build()
+                joint = data.joint
+        assert joint is not None  # ours is always among the arms
+        return joint.tables.fingerprint
 
     @property
     def arms(self) -> list[Arm]:
@@ -162,7 +163,7 @@ class Study:
             seed,
             {**arm.parameters, **parameters},
             places=places,
-            data=self.data,
+            data=self.data if arm.source is None else f"{self.data}, model {arm.source}",
             arm=arm.name,
         )
 
