@@ -19,9 +19,9 @@ from recbole_lsvcr.custom_models import resolve_model
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
-from recbole_lsvcr.plugin import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
+from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
 # Training and data settings that every model of a comparison shares unless the user says otherwise; the values are

@@ -1,6 +1,6 @@
 """Models of the user's own, named by import path: `my_package.my_module:MyModel`.
 
-`register_model` enters the class into the registry of the plugin's import hook (`plugin.CUSTOM`), where RecBole's
+`register_model` enters the class into `registry.CUSTOM`, which the plugin's import hook reads, so that RecBole's
 `get_model` finds it by its class name. A configuration whose `model` is an import path is given the class name instead
 and keeps the path as `custom_model`, so that it can be resolved again in another process. A checkpoint keeps the path
 too, but nothing is imported because a checkpoint says so.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import CONTEXT, CUSTOM, MODELS, Model, properties_dir
+from recbole_lsvcr.registry import CONTEXT, CUSTOM, MODELS, Model, properties_dir
 
 PATH_KEY = "custom_model"
 _FORM = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")

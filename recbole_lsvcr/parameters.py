@@ -5,97 +5,45 @@ The configuration check, its messages and the README's table are made from this 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter: its name, what it accepts (in words and as a predicate) and what it does."""
-
-    name: str
-    accepted: str
-    check: Callable[[Any], bool]
-    meaning: str
-    optional: bool = False
-
-    def accepts(self, value: Any) -> bool:
-        """Whether `value` is acceptable."""
-        return (self.optional and value is None) or (value is not None and self.check(value))
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _at_least(minimum: int) -> Callable[[Any], bool]:
-    return lambda value: _is_int(value) and value >= minimum
-
-
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: _is_number(value) and low <= value <= high
-
-
-def _one_of(*choices: Any) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in choices
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-_PROTOCOL = re.compile(r"(all|available)\+(full|(uniform|popular|period)([1-9]\d*)?)")
-
-
-def _is_protocol(value: Any) -> bool:
-    return isinstance(value, str) and _PROTOCOL.fullmatch(value) is not None
-
-
-def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and bool(value) and all(check(item) for item in value)
-
-
-_COMMENT_PROTOCOL = re.compile(r"available\+(full|uniform([1-9]\d*)?)")
-
-
-def _is_comment_protocol(value: Any) -> bool:
-    return isinstance(value, str) and _COMMENT_PROTOCOL.fullmatch(value) is not None
-
-
-_PROTOCOL_FORM = "<all|available>+<full|uniform|popular|period>"
+from recbole_lsvcr.parameter_checks import (
+    PROTOCOL_FORM,
+    Parameter,
+    at_least,
+    between,
+    is_bool,
+    is_comment_protocol,
+    is_number,
+    is_protocol,
+    is_text,
+    list_of,
+    one_of,
+)
 
 PARAMETERS: tuple[Parameter, ...] = (
     # the run
     Parameter(
         "task",
         "video, comment, both",
-        _one_of("video", "comment", "both"),
+        one_of("video", "comment", "both"),
         "what is ranked; both: one alignment, one text store, two fine-tunings, one report",
     ),
     Parameter(
-        "joint", "True, False", _is_bool, "with task both: one model for both tasks, their training batches alternating"
+        "joint", "True, False", is_bool, "with task both: one model for both tasks, their training batches alternating"
     ),
     Parameter(
         "stage",
         "prepare, align, encode, finetune, evaluate, all",
-        _one_of("prepare", "align", "encode", "finetune", "evaluate", "all"),
+        one_of("prepare", "align", "encode", "finetune", "evaluate", "all"),
         "the stage to run",
     ),
-    Parameter("output", "a folder", _is_text, "where the run keeps everything it writes"),
+    Parameter("output", "a folder", is_text, "where the run keeps everything it writes"),
     Parameter(
         "custom_model",
         "my_module:MyModel, or nothing",
-        _is_text,
+        is_text,
         "where a model of yours is; kept here when `model` is given in this form",
         True,
     ),
@@ -103,168 +51,168 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "data_cache",
         "True, False",
-        _is_bool,
+        is_bool,
         "keep data of 16 MiB or more in columns beside the atomic files (`<name>.cache/`), from which the next start "
         "maps them; made anew when a file changes",
     ),
     Parameter(
         "MAX_RECORD_LIST_LENGTH",
         "an integer >= 1, or nothing",
-        _at_least(1),
+        at_least(1),
         "comment records kept in a history; nothing: as many as videos (`MAX_ITEM_LIST_LENGTH`)",
         True,
     ),
     Parameter(
         "record_gap",
         "seconds > 0",
-        lambda value: _is_number(value) and value > 0,
+        lambda value: is_number(value) and value > 0,
         "comment interactions of a user under a video further apart than this are two records",
     ),
     Parameter(
         "popular_top",
         "an integer >= 1",
-        _at_least(1),
+        at_least(1),
         "in training a video is shown with one of its most popular comments, drawn among this many",
     ),
     Parameter(
         "reads_comments",
         "True, False",
-        _is_bool,
+        is_bool,
         "whether batches carry comments and comment records (the model reads them)",
     ),
     Parameter(
         "attribute_min_videos",
         "an integer >= 1",
-        _at_least(1),
+        at_least(1),
         "attributes of videos (`tags` …): values that fewer videos have are left out, for every model that reads them",
     ),
     # evaluation
     Parameter(
         "valid_protocol",
-        f"{_PROTOCOL_FORM}, or nothing",
-        _is_protocol,
+        f"{PROTOCOL_FORM}, or nothing",
+        is_protocol,
         "the ranking that chooses the best epoch; nothing: what `eval_args.mode` of RecBole says",
         True,
     ),
     Parameter(
         "protocols",
-        f"a list of {_PROTOCOL_FORM}",
-        _list_of(_is_protocol),
+        f"a list of {PROTOCOL_FORM}",
+        list_of(is_protocol),
         "the rankings reported, all made from one pass of the model",
     ),
     Parameter(
         "comment_valid_protocol",
         "available+uniform, available+full, or nothing",
-        _is_comment_protocol,
+        is_comment_protocol,
         "as `valid_protocol`, for comments",
         True,
     ),
     Parameter(
         "comment_protocols",
         "a list of available+uniform, available+full",
-        _list_of(_is_comment_protocol),
+        list_of(is_comment_protocol),
         "as `protocols`, for comments: those of the watched video that were there at the time",
     ),
     Parameter(
         "comment_list_limit",
         "an integer >= 0",
-        _at_least(0),
+        at_least(0),
         "videos with more candidate comments than this are left out of `available+full` (and counted); 0: none is",
     ),
-    Parameter("report_phases", "a list of valid, test", _list_of(_one_of("valid", "test")), "the phases reported"),
-    Parameter("sample_num", "an integer >= 1", _at_least(1), "negatives of a sampled ranking"),
+    Parameter("report_phases", "a list of valid, test", list_of(one_of("valid", "test")), "the phases reported"),
+    Parameter("sample_num", "an integer >= 1", at_least(1), "negatives of a sampled ranking"),
     Parameter(
         "candidate_seed",
         "an integer >= 0",
-        _at_least(0),
+        at_least(0),
         "seed of the stored candidate sets, apart from `seed` so that all seeds and models rank the same lists",
     ),
     Parameter(
-        "save_instances", "True, False", _is_bool, "keep the metrics of every instance as Parquet in the output folder"
+        "save_instances", "True, False", is_bool, "keep the metrics of every instance as Parquet in the output folder"
     ),
     # training on comments
     Parameter(
         "train_negatives",
         "uniform, popular, hard",
-        _one_of("uniform", "popular", "hard"),
+        one_of("uniform", "popular", "hard"),
         "which comments of the video a positive is trained against: random ones, in proportion to 1 + their training "
         "interactions, or those nearest to it by text",
     ),
-    Parameter("train_negative_num", "an integer >= 1", _at_least(1), "how many of them"),
+    Parameter("train_negative_num", "an integer >= 1", at_least(1), "how many of them"),
     # text
     Parameter(
         "text_encoder",
         "auto, minilm, hashing, a Hugging Face name or folder",
-        _is_text,
+        is_text,
         "what turns titles and comments into vectors; auto: minilm where installed, else hashing",
     ),
     Parameter(
         "alignment",
         "off, a preset (cpu-small, one-gpu-7b, eight-gpu-7b), a YAML file, or a mapping of settings",
-        lambda value: value is False or _is_text(value) or (isinstance(value, dict) and bool(value)),
+        lambda value: value is False or is_text(value) or (isinstance(value, dict) and bool(value)),
         "preference alignment before fine-tuning; its text vectors then take the place of `text_encoder`'s",
     ),
     Parameter(
         "alignment_folder",
         "a folder, or nothing",
-        _is_text,
+        is_text,
         "an existing (or to be made) alignment, which several runs may share; nothing: one inside the output folder",
         True,
     ),
     Parameter(
         "alignment_seed",
         "an integer >= 0, or nothing",
-        _at_least(0),
+        at_least(0),
         "seed of the alignment, so that runs with other seeds share one; nothing: `seed`",
         True,
     ),
     Parameter(
         "text_store",
         "a folder, or nothing",
-        _is_text,
+        is_text,
         "an existing (or to be made) text store; nothing: one inside the output folder",
         True,
     ),
     Parameter(
         "text_pooling",
         "mean, first, last",
-        _one_of("mean", "first", "last"),
+        one_of("mean", "first", "last"),
         "how the states of a text's tokens become one vector (Eq. 1)",
     ),
-    Parameter("text_dtype", "float32, float16", _one_of("float32", "float16"), "number format of the stored vectors"),
+    Parameter("text_dtype", "float32, float16", one_of("float32", "float16"), "number format of the stored vectors"),
     Parameter(
         "text_transform",
         "none, mask_digits",
-        _one_of("none", "mask_digits"),
+        one_of("none", "mask_digits"),
         "change of every text before encoding; mask_digits hides running numbers in titles",
     ),
-    Parameter("text_max_tokens", "an integer >= 8", _at_least(8), "texts are cut at this many tokens"),
+    Parameter("text_max_tokens", "an integer >= 8", at_least(8), "texts are cut at this many tokens"),
     Parameter(
         "text_batch_tokens",
         "an integer >= 64, or nothing",
-        _at_least(64),
+        at_least(64),
         "tokens, padding included, of one encoding batch; nothing: what suits the device",
         True,
     ),
     Parameter(
         "max_unknown_share",
         "a number from 0 to 1",
-        _between(0, 1),
+        between(0, 1),
         "encoding stops when more of the tokens than this are unknown to the encoder (wrong language)",
     ),
-    Parameter("trust_remote_code", "True, False", _is_bool, "allow a model folder to run its own code"),
+    Parameter("trust_remote_code", "True, False", is_bool, "allow a model folder to run its own code"),
     # `--benchmark`; single runs do not read these
     Parameter(
         "benchmark",
         "a list of models, or of {name, model, settings …}; nothing: all of the task",
-        _list_of(lambda value: _is_text(value) or isinstance(value, dict)),
+        list_of(lambda value: is_text(value) or isinstance(value, dict)),
         "what `--benchmark` without names compares with LSVCR",
         True,
     ),
     Parameter(
         "seeds",
         "a list of integers >= 0, or nothing",
-        _list_of(_at_least(0)),
+        list_of(at_least(0)),
         "seeds of every model of a benchmark, the first also of its tuning; nothing: `seed` alone",
         True,
     ),
@@ -285,91 +233,87 @@ PARAMETERS: tuple[Parameter, ...] = (
 )
 
 MODEL_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("video_context", "True, False", _is_bool, "off: the comment model reads no video history (LSVCRComment)"),
+    Parameter("video_context", "True, False", is_bool, "off: the comment model reads no video history (LSVCRComment)"),
     Parameter(
         "trainable_text",
         "minilm, a Hugging Face name or folder, or nothing",
-        _is_text,
+        is_text,
         "an encoder that a comment baseline trains, in place of the text store's frozen vectors",
         True,
     ),
-    Parameter("trainable_text_tokens", "an integer >= 8", _at_least(8), "where it cuts a text"),
-    Parameter("hidden_size", "an integer >= 1", _at_least(1), "model size d"),
-    Parameter("text_size", "an integer >= 1", _at_least(1), "text-embedding size E"),
-    Parameter("n_layers", "an integer >= 1", _at_least(1), "layers of each of the two encoders"),
-    Parameter("n_heads", "an integer >= 1", _at_least(1), "attention heads"),
-    Parameter("inner_size", "an integer >= 1", _at_least(1), "inner size of the feed-forward layers"),
-    Parameter("hidden_dropout_prob", "a number from 0 to 1", _between(0, 1), "dropout of hidden states"),
-    Parameter("attn_dropout_prob", "a number from 0 to 1", _between(0, 1), "dropout of attention weights"),
-    Parameter("hidden_act", "gelu, relu", _one_of("gelu", "relu"), "activation of the feed-forward layers"),
-    Parameter("layer_norm_eps", "a number from 0 to 1", _between(0, 1), "epsilon of the layer normalisations"),
-    Parameter("initializer_range", "a number from 0 to 1", _between(0, 1), "standard deviation of the initial weights"),
+    Parameter("trainable_text_tokens", "an integer >= 8", at_least(8), "where it cuts a text"),
+    Parameter("hidden_size", "an integer >= 1", at_least(1), "model size d"),
+    Parameter("text_size", "an integer >= 1", at_least(1), "text-embedding size E"),
+    Parameter("n_layers", "an integer >= 1", at_least(1), "layers of each of the two encoders"),
+    Parameter("n_heads", "an integer >= 1", at_least(1), "attention heads"),
+    Parameter("inner_size", "an integer >= 1", at_least(1), "inner size of the feed-forward layers"),
+    Parameter("hidden_dropout_prob", "a number from 0 to 1", between(0, 1), "dropout of hidden states"),
+    Parameter("attn_dropout_prob", "a number from 0 to 1", between(0, 1), "dropout of attention weights"),
+    Parameter("hidden_act", "gelu, relu", one_of("gelu", "relu"), "activation of the feed-forward layers"),
+    Parameter("layer_norm_eps", "a number from 0 to 1", between(0, 1), "epsilon of the layer normalisations"),
+    Parameter("initializer_range", "a number from 0 to 1", between(0, 1), "standard deviation of the initial weights"),
     Parameter(
         "temperature",
         "a number > 0",
-        lambda value: _is_number(value) and value > 0,
+        lambda value: is_number(value) and value > 0,
         "temperature of every contrastive loss and score",
     ),
-    Parameter("use_id", "True, False", _is_bool, "add gated video ids to the text (Eq. 18); off: text only, no REG"),
+    Parameter("use_id", "True, False", is_bool, "add gated video ids to the text (Eq. 18); off: text only, no REG"),
     Parameter(
         "id_text_weight",
         "a number >= 0",
-        lambda value: _is_number(value) and value >= 0,
+        lambda value: is_number(value) and value >= 0,
         "weight of the id-text regularisation L_REG (Eq. 17); 0 switches it off",
     ),
     Parameter(
         "id_text_negatives",
         "an integer >= 1",
-        _at_least(1),
+        at_least(1),
         "negatives per direction of L_REG, shared by the rows of a stream",
     ),
     Parameter(
         "train_candidates",
         "all, seen",
-        _one_of("all", "seen"),
+        one_of("all", "seen"),
         "whether the training softmax offers videos that never occur in training",
     ),
-    Parameter("attribute_size", "an integer >= 1", _at_least(1), "columns of `hidden_size` for each attribute (DMT)"),
-    Parameter("decoder_layers", "an integer >= 1", _at_least(1), "layers in which a candidate asks a history (DMT)"),
-    Parameter("n_experts", "an integer >= 1", _at_least(1), "experts of the mixture (DMT), of the adaptor (UniSRec)"),
-    Parameter("expert_sizes", "a list of integers >= 1", _list_of(_at_least(1)), "layer sizes of an expert (DMT)"),
-    Parameter("tower_size", "an integer >= 1", _at_least(1), "hidden size between the mixture and the logit (DMT)"),
+    Parameter("attribute_size", "an integer >= 1", at_least(1), "columns of `hidden_size` for each attribute (DMT)"),
+    Parameter("decoder_layers", "an integer >= 1", at_least(1), "layers in which a candidate asks a history (DMT)"),
+    Parameter("n_experts", "an integer >= 1", at_least(1), "experts of the mixture (DMT), of the adaptor (UniSRec)"),
+    Parameter("expert_sizes", "a list of integers >= 1", list_of(at_least(1)), "layer sizes of an expert (DMT)"),
+    Parameter("tower_size", "an integer >= 1", at_least(1), "hidden size between the mixture and the logit (DMT)"),
     Parameter(
         "train_loss",
         "bce, softmax",
-        _one_of("bce", "softmax"),
+        one_of("bce", "softmax"),
         "binary cross-entropy of a positive and its negatives, or the softmax over them (DMT)",
     ),
-    Parameter(
-        "video_negatives", "an integer >= 1", _at_least(1), "negatives drawn for each positive in training (DMT)"
-    ),
+    Parameter("video_negatives", "an integer >= 1", at_least(1), "negatives drawn for each positive in training (DMT)"),
     Parameter(
         "pairs_at_once",
         "an integer >= 1",
-        _at_least(1),
+        at_least(1),
         "instances times candidates in memory at a time in evaluation; changes no score (DMT)",
     ),
-    Parameter("transductive", "True, False", _is_bool, "UniSRec: add ids to the text; off: text alone (inductive)"),
-    Parameter("adaptor_dropout_prob", "a number from 0 to 1", _between(0, 1), "UniSRec: dropout of text vectors"),
+    Parameter("transductive", "True, False", is_bool, "UniSRec: add ids to the text; off: text alone (inductive)"),
+    Parameter("adaptor_dropout_prob", "a number from 0 to 1", between(0, 1), "UniSRec: dropout of text vectors"),
     Parameter(
         "max_events",
         "an integer >= 1, or nothing",
-        _at_least(1),
+        at_least(1),
         "MBHT: events kept of the merged history; nothing: as many as both histories may have",
         True,
     ),
-    Parameter("low_rank", "an integer >= 1", _at_least(1), "MBHT: C, by which keys and values are fewer than events"),
-    Parameter(
-        "scales", "a list of integers >= 1", _list_of(_at_least(1)), "MBHT: the events p1, p2 … of a sub-sequence"
-    ),
-    Parameter("n_hypergraph_layers", "an integer >= 1", _at_least(1), "MBHT: hypergraph convolutions"),
-    Parameter("hyperedge_size", "an integer >= 1", _at_least(1), "MBHT: k, the most events of a semantic hyperedge"),
-    Parameter("metric_channels", "an integer >= 1", _at_least(1), "MBHT: channels of the similarity of videos"),
-    Parameter("mask_ratio", "a number from 0 to 1", _between(0, 1), "MBHT: share of the watched videos masked"),
+    Parameter("low_rank", "an integer >= 1", at_least(1), "MBHT: C, by which keys and values are fewer than events"),
+    Parameter("scales", "a list of integers >= 1", list_of(at_least(1)), "MBHT: the events p1, p2 … of a sub-sequence"),
+    Parameter("n_hypergraph_layers", "an integer >= 1", at_least(1), "MBHT: hypergraph convolutions"),
+    Parameter("hyperedge_size", "an integer >= 1", at_least(1), "MBHT: k, the most events of a semantic hyperedge"),
+    Parameter("metric_channels", "an integer >= 1", at_least(1), "MBHT: channels of the similarity of videos"),
+    Parameter("mask_ratio", "a number from 0 to 1", between(0, 1), "MBHT: share of the watched videos masked"),
     Parameter(
         "ft_ratio",
         "a number from 0 to 1",
-        _between(0, 1),
+        between(0, 1),
         "MBHT: share of the training instances in which the target alone is masked, as at inference",
     ),
 )
@@ -398,7 +342,7 @@ def main(arguments: list[str]) -> int:
 
     from dataset_tools.files import atomic_path
     from recbole_lsvcr.config import read_yaml
-    from recbole_lsvcr.plugin import properties_dir
+    from recbole_lsvcr.registry import properties_dir
 
     file = Path(arguments[0])
     defaults = {key: value for name in FILES for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}

@@ -32,73 +32,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from recbole_lsvcr.registry import CONTEXT, CUSTOM, MODELS, Model, joint_model, model_files, properties_dir
+
 SAMPLE = "lsvcr-sample"
 DATA_KEYS = ("numerical_features", "discretization")  # settings of a data set that RecBole's list of them leaves out
-
-CONTEXT = "context_aware_recommender"
-
-
-@dataclass(frozen=True)
-class Model:
-    """The module of a model, and the package of RecBole in which `get_model` finds it.
-
-    `joint`: our data set, loaders and trainer are used where RecBole chooses them. `defaults`: the YAML files of a
-    user's own model, the last one on top.
-    """
-
-    module: str
-    family: str = "sequential_recommender"
-    joint: bool = True
-    defaults: tuple[Path, ...] = ()
-
-
-# The registry: a new model is one new entry.
-MODELS: dict[str, Model] = {
-    "LSVCR": Model("recbole_lsvcr.model.lsvcr"),
-    "SASRecText": Model("recbole_lsvcr.model.sasrec_text"),
-    "DMT": Model("recbole_lsvcr.model.dmt"),
-    "UniSRec": Model("recbole_lsvcr.model.unisrec"),
-    "MBHT": Model("recbole_lsvcr.model.mbht"),
-    "Popularity": Model("recbole_lsvcr.model.trivial"),
-    "Newest": Model("recbole_lsvcr.model.trivial"),
-    "TextSim": Model("recbole_lsvcr.model.trivial"),
-    "LSVCRComment": Model("recbole_lsvcr.model.lsvcr_comment", CONTEXT),
-    **{
-        f"Comment{name}": Model(f"recbole_lsvcr.model.baselines.{name.lower()}", CONTEXT)
-        for name in ("DSSM", "GRU", "ATT", "MHA", "ZAM", "TEM")
-    },
-    "CommentPop": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
-    "CommentNewest": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
-    "CommentTextSim": Model("recbole_lsvcr.model.comment_rules", CONTEXT),
-}
-CUSTOM: dict[str, Model] = {}  # the user's own, by `custom_models.register_model`
-
-
-def _joint_model(name: str) -> Model | None:
-    model = MODELS.get(name) or CUSTOM.get(name)
-    return model if model is not None and model.joint else None
-
-
-def properties_dir() -> Path:
-    """The folder of our YAML files: inside the package when it is installed, beside it in a checkout.
-
-    Raises:
-        ConfigError: it is in neither place (a broken installation).
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "properties", package.parent / "properties"):
-        if (folder / "overall.yaml").is_file():
-            return folder
-    from recbole_lsvcr.errors import ConfigError
-
-    raise ConfigError(f"recbole-lsvcr's property files are missing from {package / 'properties'}: install it again")
 
 
 @contextmanager
@@ -223,9 +166,8 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
     trust_pickles(named)
     ours = properties_dir()
     for file in (ours / "overall.yaml", *model_files(model), ours / "dataset" / f"{dataset}.yaml"):
-        defaults.update(_read_properties(file, config.yaml_loader))
-    folder = Path(said.get("data_path") or defaults["data_path"], dataset)
-    own = _read_properties(folder / f"{dataset}.yaml", config.yaml_loader)
+        defaults.update(_settings(file))
+    own = _settings(Path(said.get("data_path") or defaults["data_path"], dataset) / f"{dataset}.yaml")
     # Written for RecBole without the plugin, it may hold a model's settings too; a data set decides on data only.
     defaults.update({key: value for key, value in own.items() if key in {*config.parameters["Dataset"], *DATA_KEYS}})
     if model_class.type.name != "SEQUENTIAL":
@@ -238,30 +180,10 @@ def _add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> No
         defaults["train_neg_sample_args"] = None
 
 
-def model_files(model: str) -> list[Path]:
-    """The property files of a model, the last one on top: comment models take `LSVCRComment`'s values unless they have
-    their own, since RecBole's defaults for context-aware models are of another task."""
-    if model in CUSTOM:
-        return list(CUSTOM[model].defaults)
-    folder = properties_dir() / "model"
-    shared = [folder / "LSVCRComment.yaml"] if model in MODELS and MODELS[model].family == CONTEXT else []
-    return [*shared, folder / f"{model}.yaml"]
+def _settings(file: Path) -> dict[str, Any]:
+    from recbole_lsvcr.yaml_files import read_yaml
 
-
-def _read_properties(file: Path, loader: Any) -> dict[str, Any]:
-    import yaml
-
-    from recbole_lsvcr.errors import ConfigError
-
-    if not file.is_file():
-        return {}
-    try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # RecBole's loader: 1e-3 is a number
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {error}") from error
-    if not isinstance(found or {}, dict):
-        raise ConfigError(f"{file} holds a {type(found).__name__}; settings are wanted, one `name: value` a line")
-    return found or {}
+    return read_yaml(file) if file.is_file() else {}
 
 
 def _patch_torch(module: ModuleType) -> None:
@@ -292,7 +214,7 @@ def _patch_data_utils(module: ModuleType) -> None:
 
     @wraps(stock)
     def get_dataloader(config: Any, phase: str) -> Any:
-        model = _joint_model(config["model"])
+        model = joint_model(config["model"])
         if model is None:
             return stock(config, phase)
         loaders = importlib.import_module("recbole_lsvcr.data.loader")
@@ -340,7 +262,7 @@ def _answer(ending: str, where: str, what: str) -> Callable[[ModuleType], None]:
 
     def patch(module: ModuleType) -> None:
         def __getattr__(name: str) -> Any:
-            if name.endswith(ending) and _joint_model(name.removesuffix(ending)) is not None:
+            if name.endswith(ending) and joint_model(name.removesuffix(ending)) is not None:
                 return getattr(importlib.import_module(where), what)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 

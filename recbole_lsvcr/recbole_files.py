@@ -101,7 +101,7 @@ def restore_config(values: dict[str, Any]) -> Any:
     from recbole.utils import EvaluatorType, InputType, ModelType, get_model
 
     from recbole_lsvcr.custom_models import PATH_KEY
-    from recbole_lsvcr.plugin import CUSTOM
+    from recbole_lsvcr.registry import CUSTOM
 
     config = Config.__new__(Config)
     config._init_parameters_category()

@@ -11,12 +11,10 @@ from typing import Any
 from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsvcr.config import output_folder
+from recbole_lsvcr.titles import metric_title, slice_title
 
 # Beside all targets, by task; every slice is in metrics.json.
-SHOWN_SLICES = {
-    "video": {"unseen_items": "unseen videos"},
-    "comment": {"unseen_items": "unseen videos", "no_records": "no records yet"},
-}
+SHOWN_SLICES = {"video": ("unseen_items",), "comment": ("unseen_items", "no_records")}
 
 
 @contextmanager
@@ -63,13 +61,13 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
         f"{report['model']} on {report['dataset']}{synthetic}, {'comments, ' if comments else ''}{phase}: "
         f"{first['instances']:,} {'records' if comments else 'targets'} of {first['users']:,} users"
     )
-    rows = [["ranking", *(_title(name) for name in shown), "records" if comments else "targets"]]
+    rows = [["ranking", *(metric_title(name) for name in shown), "records" if comments else "targets"]]
     for name, found in protocols.items():
         rows.append([name, *_numbers(found["metrics"], shown), f"{found['instances']:,}"])
-        for part, label in SHOWN_SLICES[report["task"]].items():
+        for part in SHOWN_SLICES[report["task"]]:
             values = found["slices"].get(part)
             if values and values["instances"]:
-                rows.append([f"  {label}", *_numbers(values, shown), f"{values['instances']:,}"])
+                rows.append([f"  {slice_title(part)}", *_numbers(values, shown), f"{values['instances']:,}"])
         if found["chance"]:
             rows.append(["  chance", *_numbers(found["chance"], shown), ""])
     return [head, *aligned(rows), *_left_out(protocols)]
@@ -83,12 +81,6 @@ def _left_out(protocols: Mapping[str, Any]) -> list[str]:
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         lines += [f"left out of {name}: {said}"] if said else []
     return lines
-
-
-def _title(metric: str) -> str:
-    name, _, cut = metric.partition("@")
-    label = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}[name]
-    return f"{label}@{cut}" if cut else label
 
 
 def _numbers(values: Mapping[str, Any], names: list[str]) -> list[str]:

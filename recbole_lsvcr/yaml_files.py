@@ -11,8 +11,8 @@ import yaml
 from recbole_lsvcr.errors import ConfigError
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML in which `1e-3` is a number; ten times as fast where PyYAML was built with libyaml."""
 
 
 _Loader.add_implicit_resolver(

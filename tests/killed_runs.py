@@ -1,4 +1,4 @@
-"""Runs of the command line in processes of their own, some of which are killed."""
+"""Runs that are stopped: the command line in a process of its own, or a run in this one at each of its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_lsvcr import trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,3 +46,32 @@ def run_whole(*arguments: str) -> None:
     process = start(*arguments)
     _, error = process.communicate()
     assert process.returncode == 0, error
+
+
+def stopped_at_every_checkpoint(
+    run: Callable[[Path], object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Stop `run(output)` just before it writes its first, its second … checkpoint, and run it again to its end.
+
+    Yields:
+        the output folder of each such pair; as many as an undisturbed run writes checkpoints.
+    """
+    save, stops = trainer.save_checkpoint, 0
+    while True:
+        output, left = folder / f"stopped-{stops}", [stops]
+
+        def stopping(path: Any, state: Any, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            save(path, state)
+
+        monkeypatch.setattr(trainer, "save_checkpoint", stopping)
+        try:
+            run(output)
+            return
+        except KeyboardInterrupt:
+            monkeypatch.setattr(trainer, "save_checkpoint", save)
+            run(output)
+            yield output
+        stops += 1

@@ -24,7 +24,7 @@ from recbole_lsvcr.alignment.prepared import MANIFEST, read_prepared, write_prep
 from recbole_lsvcr.config import LSVCRConfig
 from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.errors import ConfigError, DataError
-from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.registry import properties_dir
 
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {**TINY_ALIGNMENT, "steps": 2, "lora_targets": ["q_proj", "v_proj"]}

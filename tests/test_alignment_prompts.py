@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recbole_lsvcr.alignment.prompts import FAMILIES, Entry, InstructionInput, Instructions, PromptFamily, one_line
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.registry import properties_dir
 
 CORPUS = [
     "A user has interacted with the following videos and his/her comment interaction history is as follows",

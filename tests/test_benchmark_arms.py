@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from recbole_lsvcr import plugin
-from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS, Arm, Catalogue
+from recbole_lsvcr import registry
+from recbole_lsvcr.benchmark.arms import Arm, Catalogue
+from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, STEPS
 from recbole_lsvcr.errors import ConfigError
 
 TABLE_2 = ["Caser", "GRU4Rec", "BERT4Rec", "SASRec", "NARM", "DMT", "MBHT", "FDSA", "S3Rec", "UniSRec"]
@@ -89,7 +90,7 @@ def test_a_changed_model_of_ones_own_is_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    request.addfinalizer(lambda: plugin.CUSTOM.pop("Mine", None))
+    request.addfinalizer(lambda: registry.CUSTOM.pop("Mine", None))
     file, defaults = tmp_path / "models_of_mine.py", tmp_path / "Mine.yaml"
     file.write_text("from recbole.model.sequential_recommender.gru4rec import GRU4Rec\nclass Mine(GRU4Rec): pass\n")
     defaults.write_text("dropout_prob: 0.1\n")

@@ -12,13 +12,13 @@ import random
 import re
 from collections.abc import Iterator
 from html import escape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import benchmark_results
 import pytest
 from benchmark_results import HOSTILE, METRICS, PROTOCOLS
+from html_pages import Page
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,8 +37,9 @@ from recbole_lsvcr.benchmark.report import (
 from recbole_lsvcr.benchmark.report.__main__ import main
 from recbole_lsvcr.benchmark.report.figure import shown
 from recbole_lsvcr.benchmark.report.read import check
-from recbole_lsvcr.benchmark.report.view import Table, marks, percent, probability, score, slice_title
+from recbole_lsvcr.benchmark.report.view import Table, marks, percent, probability, score
 from recbole_lsvcr.errors import EvaluationError
+from recbole_lsvcr.titles import slice_title
 
 
 @pytest.fixture(scope="module")
@@ -337,40 +338,14 @@ def test_any_text_is_latex_without_a_special_letter(text: str) -> None:
 # ---------------------------------------------------------------------- HTML
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, texts by the tag around them, and whether every tag is closed in its turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self._open[-1] if self._open else "", []).append(data)
-
-
 def test_the_page_holds_everything_and_loads_nothing(page: str, results: dict[str, Any]) -> None:
     found = Page(page)
     assert [tag for tag, _ in found.tags if tag in ("script", "img", "link", "iframe", "i")] == ["script"] * 3
     links = [attributes["href"] for _, attributes in found.tags if "href" in attributes]
     ids = [str(attributes["id"]) for _, attributes in found.tags if "id" in attributes]
     assert links and all(link and link[0] == "#" and link[1:] in ids for link in links) and len(ids) == len(set(ids))
-    loads = ("src", "srcset", "data", "action", "background", "poster")
-    assert not [attributes for _, attributes in found.tags if set(loads) & set(attributes)]
+    found.assert_nothing_is_loaded()
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
-    assert not [style for style in found.texts["style"] if "url(" in style or "@import" in style]
     charts, library, draw = found.texts["script"]
     drawn = {attributes["id"] for tag, attributes in found.tags if attributes.get("class") == "chart"}
     assert drawn == {chart["id"] for chart in json.loads(charts)} and len(drawn) > 25

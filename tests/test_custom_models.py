@@ -22,7 +22,7 @@ from tiny_recbole import TINY as TINY_RECBOLE
 from tiny_recbole import write_data
 
 import recbole_lsvcr
-from recbole_lsvcr import pipeline, plugin, recbole_files
+from recbole_lsvcr import pipeline, plugin, recbole_files, registry
 from recbole_lsvcr.config import load_config, load_configs
 from recbole_lsvcr.data.dataset import JointDataset
 from recbole_lsvcr.errors import CheckpointError, ConfigError
@@ -123,8 +123,8 @@ def room(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     before = set(sys.modules)
     yield tmp_path
-    names = {name.lower() for name in plugin.CUSTOM}
-    plugin.CUSTOM.clear()
+    names = {name.lower() for name in registry.CUSTOM}
+    registry.CUSTOM.clear()
     for module in set(sys.modules) - before:
         if module.partition(".")[0] in ("mine", "other", "needs", "broken") or module.rpartition(".")[2] in names:
             del sys.modules[module]
@@ -162,12 +162,12 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_what_is_no_model_is_refused_in_one_message(room, path, told):
-    before = dict(plugin.CUSTOM)  # other tests of this process may have models of their own
+    before = dict(registry.CUSTOM)  # other tests of this process may have models of their own
     for refuse in (recbole_lsvcr.register_model, lambda path: load_config(None, said(model=path))):
         with pytest.raises(ConfigError, match=told) as caught:
             refuse(path)
         assert f"'{path}'" in str(caught.value) and "\n" not in str(caught.value)
-    assert before == plugin.CUSTOM
+    assert before == registry.CUSTOM
 
 
 def test_a_name_belongs_to_one_path(room):
@@ -277,7 +277,7 @@ def test_plain_recbole_programs_have_it_too(recbole_room):
 def test_a_checkpoint_imports_nothing_by_itself(recbole_room):
     result = run_recbole(model="mine.models:MeanOfHistory", dataset="tiny", config_dict=dict(TINY_RECBOLE))
     (file,) = Path("saved").glob("MeanOfHistory-*.pth")
-    plugin.CUSTOM.clear()
+    registry.CUSTOM.clear()
     with pytest.raises(CheckpointError, match=r"call recbole_lsvcr\.register_model\('mine\.models:MeanOfHistory'\)"):
         load_data_and_model(file)
     done = python(

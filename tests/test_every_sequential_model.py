@@ -20,7 +20,7 @@ from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.sizes import size_parameters
 from recbole_lsvcr.config import KNOWLEDGE
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import MODELS
+from recbole_lsvcr.registry import MODELS
 from recbole_lsvcr.scorer import RecBoleScorer
 
 SIZE = 12

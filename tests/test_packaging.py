@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from recbole_lsvcr import __version__, plugin
+from recbole_lsvcr import __version__, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("recbole_lsvcr", "dataset_tools", "properties")
@@ -60,14 +60,14 @@ def test_the_property_files_are_inside_the_package_and_found_there(wheel, tmp_pa
     assert {f"recbole_lsvcr/{name}" for name in written} <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"recbole_lsvcr", "dataset_tools", "run_lsvcr.py", f"recbole_lsvcr-{__version__}.dist-info"}
-    code = "from recbole_lsvcr.plugin import properties_dir; print(properties_dir())"
+    code = "from recbole_lsvcr.registry import properties_dir; print(properties_dir())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert Path(done.stdout.strip()) == (tmp_path / "site" / "recbole_lsvcr" / "properties").resolve(), done.stderr
 
 
 def test_a_checkout_finds_its_property_files():
-    assert plugin.properties_dir() == ROOT / "properties"
+    assert registry.properties_dir() == ROOT / "properties"
 
 
 def test_the_commands_lead_somewhere(wheel):

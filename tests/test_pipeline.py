@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, Make
-from killed_runs import kill_when, run_whole
+from killed_runs import kill_when, run_whole, stopped_at_every_checkpoint
 from recbole.trainer import Trainer
 
 from dataset_tools.sample import generate
-from recbole_lsvcr import pipeline, trainer
+from recbole_lsvcr import pipeline
 from recbole_lsvcr.errors import CheckpointError, ConfigError, EvaluationError, StoreError
 from recbole_lsvcr.evaluation import Protocol, evaluate
 from recbole_lsvcr.report import table
@@ -69,26 +69,12 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_an_undisturbed_one(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline.run(tiny_config(output=str(tmp_path / "whole"), epochs=2))
-    save, stops = trainer.save_checkpoint, 0
-    while True:
-        output, left = tmp_path / f"stopped-{stops}", [stops]
-
-        def stopping(path: Any, state: Any, left: list[int] = left) -> None:
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            save(path, state)
-
-        monkeypatch.setattr(trainer, "save_checkpoint", stopping)
-        try:
-            pipeline.run(tiny_config(output=str(output), epochs=2))
-            break
-        except KeyboardInterrupt:
-            monkeypatch.setattr(trainer, "save_checkpoint", save)
-            pipeline.run(tiny_config(output=str(output), epochs=2))
-            assert metrics(output) == metrics(tmp_path / "whole"), f"stopped before writing checkpoint {stops}"
-        stops += 1
-    assert stops == 2 * 2 + 1  # the best and the last state of each epoch, and the mark of being finished
+    again = stopped_at_every_checkpoint(
+        lambda folder: pipeline.run(tiny_config(output=str(folder), epochs=2)), tmp_path, monkeypatch
+    )
+    found = [metrics(output) for output in again]
+    assert all(one == metrics(tmp_path / "whole") for one in found)
+    assert len(found) == 2 * 2 + 1  # the best and the last state of each epoch, and the mark of being finished
 
 
 def test_a_killed_process_continues(tiny_data: Path, tmp_path: Path) -> None:

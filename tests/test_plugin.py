@@ -18,7 +18,7 @@ from recbole.quick_start import load_data_and_model, run, run_recbole
 from recbole.utils import get_model, get_trainer
 from tiny_recbole import ITEM_COLUMNS, TINY, write_data
 
-from recbole_lsvcr import checkpoint, plugin, recbole_files
+from recbole_lsvcr import checkpoint, plugin, recbole_files, registry
 from recbole_lsvcr.errors import CheckpointError, ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +88,7 @@ def test_what_was_imported_before_the_plugin_is_patched_too():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", plugin.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_our_models_their_trainer_data_set_and_loaders_are_found_by_name(name):
     import recbole.data.dataset
     from recbole.data.utils import get_dataloader

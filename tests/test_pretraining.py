@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, Make
-from killed_runs import kill_when, run_whole
+from killed_runs import kill_when, run_whole, stopped_at_every_checkpoint
 
 from dataset_tools.sample import generate
 from recbole_lsvcr import pipeline, trainer
@@ -118,26 +118,13 @@ def test_stopped_at_any_checkpoint_it_ends_as_an_undisturbed_run(
 ) -> None:
     whole = tmp_path / "whole"
     pipeline.run(s3rec(output=str(whole)))
-    save, stops = trainer.save_checkpoint, 0
-    while True:
-        output, left = tmp_path / f"stopped-{stops}", [stops]
-
-        def stopping(path: Any, state: Any, left: list[int] = left) -> None:
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            save(path, state)
-
-        monkeypatch.setattr(trainer, "save_checkpoint", stopping)
-        try:
-            pipeline.run(s3rec(output=str(output)))
-            break
-        except KeyboardInterrupt:
-            monkeypatch.setattr(trainer, "save_checkpoint", save)
-            pipeline.run(s3rec(output=str(output)))
-            for name in ("pretraining/last.pth", "best.pth"):
-                assert_equal(weights(whole / "S3Rec" / name), weights(output / "S3Rec" / name))
-            assert phases(output) == phases(whole), f"stopped before writing checkpoint {stops}"
+    stops = 0
+    for output in stopped_at_every_checkpoint(
+        lambda folder: pipeline.run(s3rec(output=str(folder))), tmp_path, monkeypatch
+    ):
+        for name in ("pretraining/last.pth", "best.pth"):
+            assert_equal(weights(whole / "S3Rec" / name), weights(output / "S3Rec" / name))
+        assert phases(output) == phases(whole), output.name
         stops += 1
     # Two epochs of pre-training and the mark of its end; both states of two epochs of fine-tuning (the better one only
     # where there is one) and its mark.

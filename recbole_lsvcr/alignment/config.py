@@ -12,7 +12,7 @@ from typing import Any, Literal
 from recbole_lsvcr.alignment.diversify import DiversifyConfig
 from recbole_lsvcr.alignment.losses import AlignmentObjective
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.registry import properties_dir
 from recbole_lsvcr.yaml_files import read_yaml
 
 PRESETS = ("cpu-small", "one-gpu-7b", "eight-gpu-7b")

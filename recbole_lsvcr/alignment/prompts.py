@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recbole_lsvcr.alignment.text_tokens import ChatTokens, PlainTokens
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import properties_dir
+from recbole_lsvcr.registry import properties_dir
 
 Task = Literal["video", "comment"]
 Parts = tuple[str, ...]  # a parsed text: literal, slot, literal, …, literal

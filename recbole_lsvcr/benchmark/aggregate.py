@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 
 from recbole_lsvcr.benchmark.arm_cells import SIZES, ArmCells, FinalCell, ReadArm, arm_json, read_arm_cells
-from recbole_lsvcr.benchmark.compare import PROTOCOLS
-from recbole_lsvcr.benchmark.comparisons import MAIN, comparisons, mismatch
+from recbole_lsvcr.benchmark.comparisons import comparisons, mismatch
+from recbole_lsvcr.benchmark.vocabulary import GROUPS, HEADLINE, MAIN
 from recbole_lsvcr.evaluation.slices import ALL, FIXED
 
 __all__ = ["ArmCells", "FinalCell", "StudyCells", "aggregate"]
 FORMAT = 1
 METRIC = "ndcg@10"
 RANKED = ("instances", "users", "mean_length", "left_out", "too_long", "enough", "candidates_hash", "chance")
-_GROUPS = (MAIN, "ablation", "alignment-steps", "cold")
 _ROLES = ("rule", "baseline", "ours")
 
 
@@ -83,7 +82,7 @@ def aggregate(study: StudyCells, folder: Path) -> dict[str, Any]:
 def _task(study: StudyCells, task: str, folder: Path) -> dict[str, Any]:
     planned = sorted(  # stable: the catalog's order within a role
         (arm for arm in study.arms if arm.task == task),
-        key=lambda arm: (_GROUPS.index(arm.group), _ROLES.index(arm.role)),
+        key=lambda arm: (GROUPS.index(arm.group), _ROLES.index(arm.role)),
     )
     arms = [read_arm_cells(arm, folder) for arm in planned]
     main = _standard(arms)
@@ -110,7 +109,7 @@ def _standard(arms: Sequence[ReadArm]) -> ReadArm | None:
 
 
 def _primary(wanted: str | None, protocols: Sequence[str]) -> str | None:
-    return next((name for name in (wanted, *PROTOCOLS, *protocols) if name in protocols), None)
+    return next((name for name in (wanted, *HEADLINE, *protocols) if name in protocols), None)
 
 
 def _metrics(main: ReadArm | None, protocols: Sequence[str]) -> list[str]:

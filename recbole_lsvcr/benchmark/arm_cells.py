@@ -12,11 +12,10 @@ from typing import Any, Literal
 import polars as pl
 
 from recbole_lsvcr.benchmark.statistics import mean_std
+from recbole_lsvcr.benchmark.vocabulary import Group, Role
 from recbole_lsvcr.errors import EvaluationError
 from recbole_lsvcr.evaluation.slices import ALL
 
-Role = Literal["ours", "baseline", "rule"]
-Group = Literal["main", "ablation", "alignment-steps", "cold"]
 SIZES = ("instances", "users")  # what stands among a slice's metrics and is none
 
 

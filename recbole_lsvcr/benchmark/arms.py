@@ -16,20 +16,16 @@ from recbole.utils import get_model
 
 from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.config import load_alignment_config
-from recbole_lsvcr.benchmark.arm_cells import Group, Role
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import size_parameters
+from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
 from recbole_lsvcr.config import check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import CUSTOM
+from recbole_lsvcr.registry import CUSTOM
 
-MAIN: Group = "main"
-ABLATION: Group = "ablation"
-STEPS: Group = "alignment-steps"
-COLD: Group = "cold"
 DEFAULT_SIZE = 64  # of a video's vector, for every model (section 4.1.4)
 
 

@@ -22,10 +22,10 @@ import polars as pl
 from dataset_tools.files import write_json
 from recbole_lsvcr.benchmark.cells import Cell, read_plan
 from recbole_lsvcr.benchmark.statistics import clustered_interval
+from recbole_lsvcr.benchmark.vocabulary import HEADLINE
 from recbole_lsvcr.errors import EvaluationError, LSVCRError
 
 METRIC, PHASE = "ndcg@10", "test"
-PROTOCOLS = ("available+period", "available+uniform")  # the default is the first that was ranked: videos, comments
 SLICES = ("all", "seen_items", "unseen_items")
 
 
@@ -111,7 +111,7 @@ def compare(
     slices: Sequence[str] = SLICES,
 ) -> Comparison:
     """Differences of every arm to the arm `against` (a setting, or `setting:model`), of all instances and by slice.
-    `protocol`: the ranking; None: the first of `PROTOCOLS` that the baseline has.
+    `protocol`: the ranking; None: the first of `HEADLINE` that the baseline has.
 
     Left out are arms on other data or another split, without instances, without the metric, or without a seed of the
     baseline's, and slices without instances.
@@ -129,7 +129,7 @@ def compare(
     ranked = protocols_of(arms[named[0]], work)
     if not ranked:
         raise EvaluationError(f"{work} holds no instances of {named[0]}; compute its cells first")
-    protocol = protocol or next((name for name in PROTOCOLS if name in ranked), ranked[0])
+    protocol = protocol or next((name for name in HEADLINE if name in ranked), ranked[0])
     if protocol not in ranked:
         raise EvaluationError(f"{named[0]} was not ranked under {protocol}; there are {', '.join(ranked)}")
     baseline = read_arm(arms[named[0]], work, protocol=protocol)
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
     parser.add_argument(
-        "--protocol", default=None, help=f"default: {PROTOCOLS[0]} for videos, {PROTOCOLS[1]} for comments"
+        "--protocol", default=None, help=f"default: {HEADLINE[0]} for videos, {HEADLINE[1]} for comments"
     )
     parser.add_argument("--slices", nargs="+", default=SLICES, metavar="SLICE", help=f"default: {' '.join(SLICES)}")
     parser.add_argument("--output", type=Path, help="JSON of the figures")

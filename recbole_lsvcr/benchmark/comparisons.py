@@ -11,11 +11,11 @@ import polars as pl
 
 from recbole_lsvcr.benchmark.arm_cells import ReadArm, quality, read_instances
 from recbole_lsvcr.benchmark.statistics import Instances, Pair, average_seeds, compare_pairs, holm, pair
+from recbole_lsvcr.benchmark.vocabulary import MAIN
 from recbole_lsvcr.errors import EvaluationError
 from recbole_lsvcr.evaluation.slices import ALL, FIXED
 
 METRICS = ("ndcg@10", "recall@10", "mrr@10")
-MAIN = "main"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from recbole_lsvcr.custom_models import register_model
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.plugin import MODELS
+from recbole_lsvcr.registry import MODELS
 
 _FAMILIES = ("sequential_recommender", "context_aware_recommender")
 

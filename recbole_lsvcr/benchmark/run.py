@@ -15,9 +15,9 @@ from dataset_tools.portrait_numbers import count
 from dataset_tools.portrait_warnings import warnings
 from recbole_lsvcr.benchmark.aggregate import StudyCells, aggregate
 from recbole_lsvcr.benchmark.arm_cells import ArmCells, FinalCell
-from recbole_lsvcr.benchmark.arms import ABLATION, COLD, STEPS
 from recbole_lsvcr.benchmark.report import write_report
 from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
+from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS
 from recbole_lsvcr.config import LSVCRConfig, plain
 from recbole_lsvcr.data.tables import is_synthetic
 from recbole_lsvcr.environment import command, machine
@@ -84,8 +84,8 @@ def _planned(study: Study) -> StudyCells:
         tune={"budget": study.tuning.budget, "space": plain(study.tuning.space)} if study.tuning.budget else None,
         portrait=_portrait(config, study),
         references={
-            ABLATION: "main",
-            STEPS: next((arm.setting for arm in study.presets if arm.group == STEPS), "main"),
+            ABLATION: MAIN,
+            STEPS: next((arm.setting for arm in study.presets if arm.group == STEPS), MAIN),
             COLD: "no-id",
         },
         primary={task: _selected_by(task, config) for task, config in ours.items()},
@@ -141,7 +141,7 @@ def _text(results: Mapping[str, Any]) -> str:
         lines.append(f"\n{results['dataset']}{synthetic}, {name}s, test, {protocol}; mean ± std of seeds")
         rows = [["model", *_SHOWN, "seeds"]]
         for arm in task["arms"]:
-            if arm["group"] == "main":
+            if arm["group"] == MAIN:
                 found = arm["quality"].get(protocol, {}).get("all", {})
                 rows.append([arm["name"], *(_spread(found.get(metric)) for metric in _SHOWN), str(len(arm["seeds"]))])
         lines += aligned(rows)

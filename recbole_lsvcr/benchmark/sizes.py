@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole.utils import get_model
 
-from recbole_lsvcr.plugin import model_files
+from recbole_lsvcr.registry import model_files
 from recbole_lsvcr.yaml_files import read_yaml
 
 NAMES = ("embedding_size", "hidden_size")  # RecBole's: in models that have both, the second is the size of their states

@@ -16,6 +16,7 @@ from typing import Any
 from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
+from recbole_lsvcr.benchmark.vocabulary import MAIN, PERIOD, PROTOCOLS
 from recbole_lsvcr.config import LSVCRConfig, check_keys, known_keys, load_config, output_folder
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
@@ -38,10 +39,6 @@ PLACES = (
     "data_cache",
     "report_phases",
 )
-# The rankings reported unless the configuration names its own: sampled and full, with and without videos that came
-# later, against any video and against those of the same days.
-PERIOD = "available+period"
-PROTOCOLS = [PERIOD, "available+uniform", "available+full", "all+uniform", "all+full"]
 
 
 @dataclass(frozen=True)
@@ -244,7 +241,7 @@ class Study:
         return next(
             outcome
             for other, outcome in self.outcomes.items()
-            if (other.task, other.model, other.setting, other.group) == (arm.task, arm.model, arm.chosen_with, "main")
+            if (other.task, other.model, other.setting, other.group) == (arm.task, arm.model, arm.chosen_with, MAIN)
         )
 
     def _tune(self, outcome: Outcome) -> None:
@@ -348,7 +345,7 @@ def _with_protocols(settings: Mapping[str, Any]) -> dict[str, Any]:
     mode = given.get("eval_args")
     if not given.get("valid_protocol") and not (isinstance(mode, Mapping) and "mode" in mode):
         given["valid_protocol"] = PERIOD
-    wanted = given.get("protocols") or PROTOCOLS
+    wanted = given.get("protocols") or [*PROTOCOLS]
     chosen = given.get("valid_protocol")
     if isinstance(wanted, list) and chosen:
         given["protocols"] = [chosen, *(name for name in wanted if name != chosen)]

@@ -22,15 +22,15 @@ from recbole_lsvcr.benchmark.report.view import (
     group,
     is_ours,
     mean,
-    metric_title,
     number,
     ours,
     primary,
     probability,
     score,
     signed,
-    slice_title,
 )
+from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.titles import metric_title, slice_title
 
 _FOREST = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}
 
@@ -39,7 +39,7 @@ def curves(task: Task) -> Chart | None:
     """Validation score by epoch: the mean over seeds as long as all of them train, each seed faintly, the best epochs
     as dots."""
     data: list[dict[str, Any]] = []
-    arms = [arm for arm in group(task, "main") if arm["curves"]]
+    arms = [arm for arm in group(task, MAIN) if arm["curves"]]
     counts = {True: 0, False: 0}
     for arm in arms:
         style = line_style(counts[is_ours(arm)], arm)
@@ -124,7 +124,7 @@ def slices(task: Task) -> Chart | None:
     """A heatmap: every arm in every slice, shaded from the worst to the best of its column."""
     protocol, metric = primary(task)
     columns = tables.slice_columns(task)
-    known = [arm for arm in group(task, "main") if mean(arm, protocol, metric) is not None]
+    known = [arm for arm in group(task, MAIN) if mean(arm, protocol, metric) is not None]
     arms = sorted(known, key=lambda arm: -(mean(arm, protocol, metric) or 0.0))
     if not arms or len(columns) < 2:
         return None

@@ -10,16 +10,16 @@ from recbole_lsvcr.benchmark.report.view import (
     Row,
     Table,
     Task,
-    metric_title,
     number,
     percent,
     primary,
     probability,
     setting,
     signed,
-    slice_title,
     whole,
 )
+from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.titles import metric_title, slice_title
 
 Comparison = Mapping[str, Any]
 _COLUMNS = ("difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
@@ -29,17 +29,17 @@ _ABOUT = (
 )
 
 
-def compared(task: Task, group: str = "main") -> list[Comparison]:
+def compared(task: Task, group: str = MAIN) -> list[Comparison]:
     """The comparisons within a group of arms."""
-    return [one for one in task["comparisons"] if one.get("group", "main") == group]
+    return [one for one in task["comparisons"] if one.get("group", MAIN) == group]
 
 
-def headline(task: Task, group: str = "main") -> list[Comparison]:
+def headline(task: Task, group: str = MAIN) -> list[Comparison]:
     """Those by the primary protocol and metric, in all slices."""
     return [one for one in compared(task, group) if (one["protocol"], one["metric"]) == primary(task)]
 
 
-def comparison(task: Task, arm: str, baseline: str, group: str = "main") -> Comparison | None:
+def comparison(task: Task, arm: str, baseline: str, group: str = MAIN) -> Comparison | None:
     """That of two arms by the primary protocol and metric over all instances."""
     for one in headline(task, group):
         if (one["slice"], one["arm"], one["baseline"]) == ("all", arm, baseline):

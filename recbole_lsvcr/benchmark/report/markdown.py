@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_lsvcr.benchmark.report import differences, studies, tables, words
 from recbole_lsvcr.benchmark.report.view import Row, Table, Task, group, protocols, task_title
+from recbole_lsvcr.benchmark.vocabulary import MAIN
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def _task(task: Task) -> Iterator[str]:
     ):
         if table is not None:
             yield from _section(table)
-    tried = [arm for arm in group(task, "main") if arm["trials"]]
+    tried = [arm for arm in group(task, MAIN) if arm["trials"]]
     for arm in tried:
         table = tables.trial_table(arm)
         yield from (f"<details><summary>Trials of {escaped(table.title)}</summary>", "", *lines_of(table), "")

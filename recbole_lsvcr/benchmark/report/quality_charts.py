@@ -23,13 +23,14 @@ from recbole_lsvcr.benchmark.report.view import (
     amount,
     group,
     mean,
-    metric_title,
     number,
     primary,
     quality,
     score,
     whole,
 )
+from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.titles import metric_title
 
 _TICKS = 3  # least number on an axis
 
@@ -39,7 +40,7 @@ def dots(task: Task, protocol: str) -> Chart | None:
     _, metric = primary(task)
     chance = number(((task["ranked"].get(protocol) or {}).get("chance") or {}).get(metric))
     return dot_chart(
-        group(task, "main"),
+        group(task, MAIN),
         protocol,
         metric,
         title=f"{metric_title(metric)}, {protocol}",
@@ -136,7 +137,7 @@ def cost_chart(task: Task) -> Chart | None:
     protocol, metric = primary(task)
     found = []
     rules = []
-    for arm in group(task, "main"):
+    for arm in group(task, MAIN):
         value = mean(arm, protocol, metric)
         seconds = number((arm.get("cost") or {}).get("seconds_to_best"))
         if value is not None and seconds:

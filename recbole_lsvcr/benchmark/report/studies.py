@@ -17,7 +17,6 @@ from recbole_lsvcr.benchmark.report.view import (
     is_ours,
     kind,
     mean,
-    metric_title,
     name_cell,
     number,
     primary,
@@ -26,9 +25,10 @@ from recbole_lsvcr.benchmark.report.view import (
     shown_metrics,
     signed,
     size,
-    slice_title,
     status,
 )
+from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS
+from recbole_lsvcr.titles import metric_title, slice_title
 
 COLD_SLICES = ("unseen_items", "unseen_users")
 TABLE_4 = ("recall@10", "ndcg@10")
@@ -38,10 +38,10 @@ STEP_SLICES = ("all", "seen_items", "unseen_items")
 def full_model(task: Task) -> Arm | None:
     """What an ablation takes something from: what its arms are compared with, else our first arm; of the group itself,
     else of the main one."""
-    named = [one["baseline"] for one in differences.compared(task, "ablation")]
-    named += [arm["name"] for arm in group(task, "main") if is_ours(arm)]
+    named = [one["baseline"] for one in differences.compared(task, ABLATION)]
+    named += [arm["name"] for arm in group(task, MAIN) if is_ours(arm)]
     for name in named[:1]:
-        for home in ("ablation", "main"):
+        for home in (ABLATION, MAIN):
             found = [arm for arm in group(task, home) if arm["name"] == name]
             if found:
                 return found[0]
@@ -51,13 +51,13 @@ def full_model(task: Task) -> Arm | None:
 def variants(task: Task) -> list[Arm]:
     """The arms of the ablation, the full model first."""
     full = full_model(task)
-    return [*([] if full is None else [full]), *(arm for arm in group(task, "ablation") if arm is not full)]
+    return [*([] if full is None else [full]), *(arm for arm in group(task, ABLATION) if arm is not full)]
 
 
 def ablation_table(task: Task) -> Table | None:
     """The full model and each variant in the metrics of Table 4 (all metrics, where none of them was computed), with
     the difference to the full model; None without any."""
-    if not group(task, "ablation"):
+    if not group(task, ABLATION):
         return None
     protocol, metric = primary(task)
     full, arms = full_model(task), variants(task)
@@ -67,7 +67,7 @@ def ablation_table(task: Task) -> Table | None:
         own = mean(arm, protocol, metric)
         base = None if full is None or full is arm else mean(full, protocol, metric)
         gap = None if own is None or base is None else own - base
-        found = {} if full is None else differences.comparison(task, arm["name"], full["name"], "ablation") or {}
+        found = {} if full is None else differences.comparison(task, arm["name"], full["name"], ABLATION) or {}
         low, high = (number(found.get(key)) for key in ("low", "high"))
         text = signed(gap) if low is None or high is None else f"{signed(gap)} [{signed(low)}, {signed(high)}]"
         rows.append(Row((*row.cells, Cell(text, gap)), "ours" if arm is full else row.kind, status(arm)))
@@ -86,7 +86,7 @@ def steps(arm: Arm) -> int:
 
 def steps_table(task: Task) -> Table | None:
     """The primary metric by alignment steps, in the slices where alignment may matter; None without such arms."""
-    arms = sorted(group(task, "alignment-steps"), key=steps)
+    arms = sorted(group(task, STEPS), key=steps)
     if not arms:
         return None
     protocol, metric = primary(task)
@@ -138,7 +138,7 @@ def health_table(task: Task) -> Table | None:
 
 def cold_arms(task: Task) -> list[Arm]:
     """The arms of the cold-start study."""
-    return group(task, "cold")
+    return group(task, COLD)
 
 
 def cold_table(task: Task) -> Table | None:

@@ -19,14 +19,14 @@ from recbole_lsvcr.benchmark.report.view import (
     group,
     is_ours,
     mean,
-    metric_title,
     number,
     primary,
     quality,
     score,
     size,
-    slice_title,
 )
+from recbole_lsvcr.benchmark.vocabulary import ABLATION, MAIN, STEPS
+from recbole_lsvcr.titles import metric_title, slice_title
 
 _EXACT = {"exponentformat": "power", "showexponent": "all"}  # no "100µ"
 _LOSSES = ("loss", "lm", "sr", "ssc", "vcc")
@@ -42,7 +42,7 @@ _PORTRAIT = (
 def ablation(task: Task) -> Chart | None:
     """The primary metric of the full model (its mean as a line) and of each variant."""
     full = studies.full_model(task)
-    arms = studies.variants(task) if group(task, "ablation") else []
+    arms = studies.variants(task) if group(task, ABLATION) else []
     protocol, metric = primary(task)
     if not any(mean(arm, protocol, metric) is not None for arm in arms):
         return None
@@ -61,7 +61,7 @@ def ablation(task: Task) -> Chart | None:
 def steps(task: Task) -> Chart | None:
     """The primary metric by alignment steps, a line per slice."""
     protocol, metric = primary(task)
-    arms = sorted(group(task, "alignment-steps"), key=studies.steps)
+    arms = sorted(group(task, STEPS), key=studies.steps)
     parts = [name for name in studies.STEP_SLICES if size(arms, protocol, name)[0]]
     data = []
     colors = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}
@@ -100,7 +100,7 @@ def losses(task: Task) -> list[Chart]:
         data = []
         counts = {True: 0, False: 0}
         for arm, log in found:
-            plain = not (is_ours(arm) and arm.get("group") == "main")
+            plain = not (is_ours(arm) and arm.get("group") == MAIN)
             style = line_style(counts[plain], {} if plain else arm)
             counts[plain] += 1
             points = [(entry.get("step"), value) for entry in log if (value := number(entry.get(name))) is not None]

@@ -17,7 +17,6 @@ from recbole_lsvcr.benchmark.report.view import (
     kind,
     marks,
     mean,
-    metric_title,
     name_cell,
     number,
     percent,
@@ -28,10 +27,11 @@ from recbole_lsvcr.benchmark.report.view import (
     settings,
     shown_metrics,
     size,
-    slice_title,
     status,
     whole,
 )
+from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.titles import metric_title, slice_title
 
 COSTS = {
     "parameters": "parameters",
@@ -61,7 +61,7 @@ def quality_rows(arms: Sequence[Arm], columns: Sequence[tuple[str, str, str]]) -
 
 def main_table(task: Task, protocol: str) -> Table:
     """All arms of the main group under a protocol; below them what a random order gives and our relative gain."""
-    arms, metrics = group(task, "main"), shown_metrics(task)
+    arms, metrics = group(task, MAIN), shown_metrics(task)
     ranked = task["ranked"].get(protocol) or {}
     chance = {name: number((ranked.get("chance") or {}).get(name)) for name in metrics}
     known = any(value is not None for value in chance.values())
@@ -114,7 +114,7 @@ def about_protocol(task: Task, protocol: str) -> str:
 
 def cost_table(task: Task) -> Table | None:
     """What each arm of the main group costs; None where that is not known of any."""
-    arms = group(task, "main")
+    arms = group(task, MAIN)
     shown = [key for key in COSTS if any(number((arm.get("cost") or {}).get(key)) is not None for arm in arms)]
     if not shown:
         return None
@@ -136,7 +136,7 @@ def cost_table(task: Task) -> Table | None:
 
 def slice_columns(task: Task) -> list[tuple[str, int, int]]:
     """The slices that hold an instance under the primary protocol: name, instances, users."""
-    arms, protocol = group(task, "main"), primary(task)[0]
+    arms, protocol = group(task, MAIN), primary(task)[0]
     found = [(name, *size(arms, protocol, name)) for name in task["slices"]]
     return [one for one in found if one[1]]
 
@@ -144,7 +144,7 @@ def slice_columns(task: Task) -> list[tuple[str, int, int]]:
 def slice_table(task: Task) -> Table | None:
     """The primary metric of every arm in every slice; None where there is no slice but all."""
     protocol, metric = primary(task)
-    columns, arms = slice_columns(task), group(task, "main")
+    columns, arms = slice_columns(task), group(task, MAIN)
     if len(columns) < 2:
         return None
     counts = [[Cell(f"{one[place]:,}", float(one[place])) for one in columns] for place in (1, 2)]
@@ -158,7 +158,7 @@ def slice_table(task: Task) -> Table | None:
 
 def tuning_table(task: Task) -> Table | None:
     """What tuning chose for each arm; None where nothing was tuned."""
-    arms = [arm for arm in group(task, "main") if arm.get("trials") or arm.get("chosen")]
+    arms = [arm for arm in group(task, MAIN) if arm.get("trials") or arm.get("chosen")]
     if not arms:
         return None
     rows = []

@@ -6,22 +6,16 @@ HTML, Markdown and LaTeX only differ in how they write a `Table`, so that rows, 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from recbole_lsvcr.benchmark.vocabulary import COLD, MAIN
 
 Arm = Mapping[str, Any]
 Task = Mapping[str, Any]
 NOTHING = "–"
 TASK_TITLES = {"video": "Videos", "comment": "Comments"}
-SLICE_TITLES = {
-    "all": "all",
-    "seen_items": "seen videos",
-    "unseen_items": "unseen videos",
-    "unseen_users": "unseen users",
-    "no_records": "no records",
-}
 
 
 @dataclass(frozen=True)
@@ -125,17 +119,6 @@ def settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {setting(value)}" for name, value in values.items()) or NOTHING
 
 
-def metric_title(metric: str) -> str:
-    """`ndcg@10` -> `NDCG@10`."""
-    name, at, cut = metric.partition("@")
-    return {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}.get(name, name) + at + cut
-
-
-def slice_title(name: str) -> str:
-    """`unseen_items` -> `unseen videos`, `history_1-4` -> `history 1–4`."""
-    return SLICE_TITLES.get(name, re.sub(r"(?<=\d)-(?=\d)", "–", name.replace("_", " ")))
-
-
 def task_title(name: str) -> str:
     """`video` -> `Videos`."""
     return TASK_TITLES.get(name, name)
@@ -176,7 +159,7 @@ def is_ours(arm: Arm) -> bool:
 def ours(task: Task) -> list[Arm]:
     """Our arms of the main group that have a number under the primary protocol and metric."""
     protocol, metric = primary(task)
-    return [arm for arm in group(task, "main") if is_ours(arm) and mean(arm, protocol, metric) is not None]
+    return [arm for arm in group(task, MAIN) if is_ours(arm) and mean(arm, protocol, metric) is not None]
 
 
 def primary(task: Task) -> tuple[str, str]:
@@ -188,7 +171,7 @@ def best_baseline(task: Task, protocol: str, metric: str, part: str = "all", *, 
     """The baseline with the highest mean; rules count unless only learned ones are asked for. The first of equals."""
     known = [
         arm
-        for arm in group(task, "main")
+        for arm in group(task, MAIN)
         if not is_ours(arm)
         and mean(arm, protocol, metric, part) is not None
         and not (learned and arm.get("role") == "rule")
@@ -229,7 +212,7 @@ def kind(arm: Arm) -> str:
     """The kind of an arm's row. In a table of our variants none but the full model stands out."""
     if arm.get("status") in ("failed", "missing"):
         return "failed"
-    return "ours" if is_ours(arm) and arm.get("group") in ("main", "cold") else ""
+    return "ours" if is_ours(arm) and arm.get("group") in (MAIN, COLD) else ""
 
 
 def name_cell(arm: Arm) -> Cell:

@@ -15,7 +15,6 @@ from recbole_lsvcr.benchmark.report.view import (
     group,
     is_ours,
     mean,
-    metric_title,
     number,
     ours,
     percent,
@@ -23,9 +22,10 @@ from recbole_lsvcr.benchmark.report.view import (
     probability,
     score,
     signed,
-    slice_title,
     whole,
 )
+from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.titles import metric_title, slice_title
 
 LEVEL = 0.05
 _PARTS = ("seen_items", "unseen_items")
@@ -41,7 +41,7 @@ class Finding:
 
 def findings(task: Task) -> list[Finding]:
     """One finding for each of our arms in the main group."""
-    arms = [arm for arm in group(task, "main") if is_ours(arm)]
+    arms = [arm for arm in group(task, MAIN) if is_ours(arm)]
     if not arms:
         return [Finding("none", "None of our models is among the arms.")]
     known = {id(arm) for arm in ours(task)}
@@ -79,7 +79,7 @@ def _best(task: Task, arm: Arm) -> Arm | None:
     protocol, metric = primary(task)
     found = differences.best(task, arm["name"])
     if found is not None:
-        for other in group(task, "main"):
+        for other in group(task, MAIN):
             if other["name"] == found["baseline"] and mean(other, protocol, metric) is not None:
                 return other
     return best_baseline(task, protocol, metric)
