@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import torch
-import torch.multiprocessing as mp
 from factories import DAY, START, make_tables
 from tiny_models import byte_tokenizer
 from torch import Tensor
@@ -285,7 +285,7 @@ def on_two_processes(run: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    mp.spawn(_on_a_rank, args=(port, run, *arguments), nprocs=2)
+    forks.on_two(_on_a_rank, port, run, *arguments)
 
 
 def _on_a_rank(rank: int, port: int, run: Callable[..., None], *arguments: Any) -> None:

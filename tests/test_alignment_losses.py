@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
+import forks
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from recbole_lsvcr.alignment.losses import (
     AlignmentObjective,
@@ -127,7 +127,7 @@ def _on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_give_the_losses_and_gradients_of_one(tmp_path):
-    mp.spawn(_on_a_rank, args=(str(tmp_path),), nprocs=2)
+    forks.on_two(_on_a_rank, str(tmp_path))
     whole = rows(8, keys=[0, 1, 2, 3, 0, 4, 2, 5])
     parts, health = contrastive_losses(whole, AlignmentObjective())
     sum(parts.values()).backward()

@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from alignment_tiny import (
     Instance,
@@ -401,7 +401,7 @@ def _sharded(rank: int, folder: str, results: str) -> None:
 
 
 def test_two_processes_that_share_the_weights_give_the_gradients_of_one(tiny_lm, tmp_path):
-    mp.spawn(_sharded, args=(str(tiny_lm), str(tmp_path)), nprocs=2)
+    forks.on_two(_sharded, str(tiny_lm), str(tmp_path))
     pair = make_pair(tiny_lm)
     pair(batch_of(make_instances(), TEXTS), draw=6).total.backward()
     assert_same_gradients(torch.load(tmp_path / "sharded.pt", weights_only=True), gradients(pair))
@@ -412,7 +412,7 @@ def held_out() -> AlignmentBatch:
 
 
 def test_two_processes_with_half_the_batch_each_give_the_losses_and_gradients_of_one(tiny_lm, tmp_path):
-    mp.spawn(_on_a_rank, args=(str(tiny_lm), str(tmp_path)), nprocs=2)
+    forks.on_two(_on_a_rank, str(tiny_lm), str(tmp_path))
     pair = make_pair(tiny_lm)
     instances = make_instances()
     halves = [batch_of(instances[:4], TEXTS), batch_of(instances[4:], TEXTS)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY
-from killed_runs import kill_when, run_whole
+from killed_runs import Started, kill_when, run_whole
 
 import run_lsvcr
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
@@ -130,9 +130,9 @@ def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
     folder, config = tmp_path / "out", tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(tiny_data, folder, benchmark=["popularity"])))
     command = ("--config", str(config), "--benchmark")
-    kill_when(lambda: len(list((folder / "cells").glob("*.json"))) >= 2, *command)
+    kill_when(lambda: len(list((folder / "cells").glob("*.json"))) >= 2, *command, start=Started)
     assert len(list((folder / "cells").glob("*.json"))) < 5
-    run_whole(*command)
+    run_whole(*command, start=Started)
     expected = [arm for arm in quality(finished)["arms"] if arm["name"] in ("Popularity", "LSVCR")]
     assert quality(folder)["arms"] == expected
 

@@ -148,7 +148,8 @@ def test_defaults_lie_over_recboles_and_under_the_users(room, monkeypatch):
         (ours / name).parent.mkdir(parents=True, exist_ok=True)
         (ours / name).write_text(text)
     Path("dataset/tiny/tiny.yaml").write_text("seq_separator: '|'\nepochs: 6\ntrain_neg_sample_args: ~\n")
-    monkeypatch.setattr(plugin, "properties_dir", lambda: ours)
+    for module in (plugin, registry):
+        monkeypatch.setattr(module, "properties_dir", lambda: ours)
     config = Config(model="SASRec", dataset="tiny", config_dict={"weight_decay": 7e-3})
     assert [config[key] for key in ("stopping_step", "eval_step", "epochs")] == [3, 4, 5]
     assert (config["weight_decay"], config["seq_separator"]) == (7e-3, "|")
