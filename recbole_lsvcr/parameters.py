@@ -309,13 +309,19 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("n_hypergraph_layers", "an integer >= 1", at_least(1), "MBHT: hypergraph convolutions"),
     Parameter("hyperedge_size", "an integer >= 1", at_least(1), "MBHT: k, the most events of a semantic hyperedge"),
     Parameter("metric_channels", "an integer >= 1", at_least(1), "MBHT: channels of the similarity of videos"),
-    Parameter("mask_ratio", "a number from 0 to 1", between(0, 1), "MBHT: share of the watched videos masked"),
     Parameter(
-        "ft_ratio",
+        "mask_ratio",
         "a number from 0 to 1",
         between(0, 1),
-        "MBHT: share of the training instances in which the target alone is masked, as at inference",
+        "MBHT: share of the watched videos masked in training, besides the target",
     ),
+    Parameter(
+        "window_before",
+        "an integer >= 1",
+        at_least(1),
+        "MBHT: events before a masked video whose mean is its state in the hypergraph",
+    ),
+    Parameter("window_after", "an integer >= 0", at_least(0), "MBHT: as many after it"),
 )
 
 # The files that have their defaults; of several values the last is shown.

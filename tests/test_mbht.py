@@ -29,11 +29,13 @@ from recbole_lsvcr.model.mbht_layers import (
     LowRankAttention,
     MultiScaleLayer,
     ScaleAttention,
+    SelfGate,
     Similarity,
     aggregate,
     behaviour_hyperedges,
     hypergraph_convolution,
     semantic_hyperedges,
+    window_means,
 )
 
 D, HEADS, J = 6, 2, 7
@@ -112,17 +114,14 @@ def random_events(rows: int = 200, slots: int = 9, items: int = 12) -> Events:
     return Events(torch.randint(1, items, (rows, slots)) * (behaviours > 0), behaviours)
 
 
-def test_only_videos_are_masked_at_least_one_and_in_a_share_of_the_rows_the_last_alone() -> None:
+def test_the_target_is_masked_always_and_other_videos_as_often_as_asked() -> None:
     events = random_events(4000)
-    masked = draw_masks(events, mask_ratio=0.3, last_ratio=0.5)
-    assert (events.behaviours[masked] == VIDEO).all() and masked.any(dim=1).all()
-    ended = draw_masks(events, mask_ratio=0.3, last_ratio=1.0)
-    assert ended[:, -1].all() and not ended[:, :-1].any()
-    free = draw_masks(events, mask_ratio=0.3, last_ratio=0.0)
-    several = events.behaviours[:, :-1] == VIDEO
-    assert free[:, :-1][several].float().mean() == pytest.approx(0.3, abs=0.03)
-    assert masked[:, :-1][several].float().mean() == pytest.approx(0.15, abs=0.03)
-    assert draw_masks(events, mask_ratio=0.0, last_ratio=0.0)[:, -1].all()
+    masked = draw_masks(events, 0.3)
+    assert (events.behaviours[masked] == VIDEO).all() and masked[:, -1].all()
+    videos = events.behaviours[:, :-1] == VIDEO
+    assert masked[:, :-1][videos].float().mean() == pytest.approx(0.3, abs=0.03)
+    alone = draw_masks(events, 0.0)
+    assert alone[:, -1].all() and not alone[:, :-1].any()
 
 
 def test_masks_hide_the_video_and_the_comments_that_name_it() -> None:
@@ -221,6 +220,27 @@ def test_a_multi_scale_layer_fuses_all_scales_along_the_length() -> None:
             after = layer.attention_norm(hidden[b, j] + layer.output(fused))
             forward = layer.outer(torch.nn.functional.gelu(layer.inner(after)))
             torch.testing.assert_close(found[b, j], layer.outer_norm(after + forward))
+
+
+def test_the_gate_is_its_equation() -> None:
+    layer, items = SelfGate(D), torch.randn(2, J, D)
+    found = layer(items)
+    for b, j in np.ndindex(2, J):
+        open_ = 1 / (1 + torch.exp(-(layer.gate.weight @ items[b, j] + layer.gate.bias)))
+        torch.testing.assert_close(found[b, j], items[b, j] * open_)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (2, 3), (10, 6)])
+def test_a_windows_mean_is_of_the_known_nodes_beside_a_slot(before: int, after: int) -> None:
+    nodes, known = torch.randn(2, J, D, requires_grad=True), exists_of(7, 3)
+    known[0, 3] = known[1, -1] = False  # masked
+    found = window_means(nodes, known, before, after)
+    for b, j in np.ndindex(2, J):
+        near = [i for i in range(max(j - before, 0), min(j + after, J - 1) + 1) if i != j and known[b, i]]
+        expected = torch.stack([nodes[b, i] for i in near]).mean(dim=0) if near else torch.zeros(D)
+        torch.testing.assert_close(found[b, j], expected)
+    found.sum().backward()
+    assert nodes.grad is not None and nodes.grad.isfinite().all() and not nodes.grad[~known].any()
 
 
 def test_similarity_is_the_mean_cosine_of_the_channels() -> None:
@@ -324,6 +344,23 @@ def batch_of(run: pipeline.Run, rows: Any = slice(0, 48)) -> Interaction:
     return part[np.arange(len(part))[rows]]
 
 
+def test_the_state_of_a_masked_video_in_the_hypergraph_is_that_of_its_neighbours(run: pipeline.Run) -> None:
+    model = run.trainer().model.eval()
+    v, c = VIDEO, COMMENT
+    events = Events(torch.tensor([[0] * 11 + [3, 3, 4, 5, 6, 7]]), torch.tensor([[0] * 11 + [v, c, v, v, v, v]]))
+    hidden = hide(events, torch.tensor([[False] * 14 + [True, False, True]]), model.mask_token)
+    views: list[Tensor] = []
+    model.aggregation.register_forward_pre_hook(lambda layer, given: views.append(given[1][0]))
+    with torch.no_grad():
+        model.encode(hidden)
+        model.item_embedding.weight[model.mask_token] += 5.0
+        model.encode(hidden)
+    view, known = views[0], [11, 12, 13, 15]
+    for masked in (14, 16):
+        torch.testing.assert_close(view[masked], view[known].mean(dim=0))
+    assert torch.equal(views[1][11:], view[11:])  # what the mask token is, nobody there sees
+
+
 def test_predict_and_full_sort_agree_and_a_row_does_not_depend_on_its_batch(run: pipeline.Run) -> None:
     model, batch = run.trainer().model.eval(), batch_of(run)
     assert isinstance(model, MBHT) and model.max_events == 16
@@ -384,7 +421,7 @@ def test_gradients_reach_every_parameter(run: pipeline.Run) -> None:
 
 
 def test_a_few_instances_can_be_learned_by_heart(tiny_config: Make) -> None:
-    still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "ft_ratio": 1.0}
+    still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "mask_ratio": 0.0}
     run = pipeline.Run(tiny_config(model="MBHT", hidden_size=32, inner_size=64, n_layers=1, **still))
     model, batch = run.trainer().model, batch_of(run, slice(0, 24))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -427,7 +464,8 @@ def test_a_shorter_sequence_is_asked_for_by_max_events(tiny_config: Make, tmp_pa
         {"hyperedge_size": 0.5},
         {"metric_channels": 0},
         {"mask_ratio": 1.5},
-        {"ft_ratio": -0.1},
+        {"window_before": 0},
+        {"window_after": -1},
     ],
     ids=lambda wrong: "-".join(wrong),
 )

@@ -61,15 +61,9 @@ def hide(events: Events, masked: Tensor, mask_token: int) -> Events:
     return Events(items, events.behaviours.masked_fill(named, 0))
 
 
-def draw_masks(events: Events, *, mask_ratio: float, last_ratio: float) -> Tensor:
-    """Which videos to mask, bool [B, J]; the last slot holds a video, and only videos are masked.
-
-    In a share `last_ratio` of the rows the last event alone, as at inference; in the others each video with probability
-    `mask_ratio`, and the last one if none was drawn.
-    """
+def draw_masks(events: Events, mask_ratio: float) -> Tensor:
+    """Which videos to mask, bool [B, J]: the last slot, the target, and each video before it with this probability."""
     drawn = torch.rand(events.items.shape, device=events.items.device) < mask_ratio
     masked = drawn & (events.behaviours == VIDEO)
-    last_only = torch.rand(len(masked), device=masked.device) < last_ratio
-    masked &= ~last_only.unsqueeze(1)
-    masked[:, -1] |= ~masked.any(dim=1)
+    masked[:, -1] = True
     return masked

@@ -1,8 +1,11 @@
 """`MBHT`: Multi-Behavior Hypergraph-Enhanced Transformer (Yang et al., KDD 2022, arXiv 2207.05584), a baseline.
 
 The behaviours are watching a video, which is predicted, and commenting under one (a comment record: likes, replies).
-Written from summaries of the paper, not its full text; not checked against it are that Ĥ has J rows in the fusion, that
-the last convolution's states are taken, the number of metric channels and how often the last position is masked.
+Written from summaries of the paper; where these are silent it follows the authors' released configuration and what
+their program computes: the target is always masked, in training too; a gated item embedding enters the hypergraph,
+without its behaviour, passes one convolution, and two channels compare it; a masked video is in no hyperedge, and its
+state there is the mean of those near it. Not theirs: their convolution has a weight matrix and dropout, which the
+equation has not.
 What is ours, where the paper is silent or its data differ:
   * The behaviours come as two histories; `merge_events` puts the newest `max_events` in order, a record at its last
     interaction. By default none is dropped, so that the videos are those that other models read.
@@ -10,11 +13,8 @@ What is ours, where the paper is silent or its data differ:
     events from old ones, and the mask token of inference has one place.
   * E and F are shared by the heads, and so is f; each scale has its own W_Q, W_K, W_V. Embeddings are normalised and
     thinned before the first layer, as in BERT4Rec.
-  * Hypergraph nodes are the events, starting from item + behaviour embeddings; similarities below 0 make no hyperedge
-    (degrees stay positive), and the last convolution's states are taken.
-  * A training sequence ends with the target. In a share `ft_ratio` of them the target alone is masked, as at inference;
-    in the others random videos are, and comments under these are hidden, since a record next to a masked video names
-    it, and no such record is there at inference.
+  * Hypergraph nodes are the events; similarities below 0 make no hyperedge (degrees stay positive).
+  * Comments under a masked video before the target are hidden, since a record next to it names it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from recbole_lsvcr.model.losses import dot_product_loss
 from recbole_lsvcr.model.mbht_layers import (
     CrossViewAggregation,
     MultiScaleLayer,
+    SelfGate,
     Similarity,
     behaviour_hyperedges,
     hypergraph_convolution,
     semantic_hyperedges,
+    window_means,
 )
 from recbole_lsvcr.model.shell import require_joint
 
@@ -57,7 +59,8 @@ class MBHT(SequentialRecommender):
         joint = require_joint(self, dataset).joint
         size, eps = config["hidden_size"], config["layer_norm_eps"]
         self.max_events: int = config["max_events"] or joint.max_videos + joint.max_records
-        self.mask_ratio, self.ft_ratio = config["mask_ratio"], config["ft_ratio"]
+        self.mask_ratio = config["mask_ratio"]
+        self.window = config["window_before"], config["window_after"]
         self.hyperedge_size, self.n_convolutions = config["hyperedge_size"], config["n_hypergraph_layers"]
         self.mask_token = self.n_items
 
@@ -81,6 +84,7 @@ class MBHT(SequentialRecommender):
             )
             for _ in range(config["n_layers"])
         )
+        self.gate = SelfGate(size)
         self.similarity = Similarity(hidden_size=size, channels=config["metric_channels"])
         self.aggregation = CrossViewAggregation(size)
         init_weights(self, config["initializer_range"])
@@ -98,28 +102,30 @@ class MBHT(SequentialRecommender):
     def encode(self, events: Events) -> Tensor:
         """The states g [B, J, d] of `events` [B, J], mask tokens among them; every row has an event."""
         exists = events.items > 0
-        nodes = self.item_embedding(events.items) + self.behaviour_embedding(events.behaviours)
-        return self.aggregation(self._sequential(nodes, exists), self._hypergraph(nodes, events, exists))
+        items = self.item_embedding(events.items)
+        return self.aggregation(self._sequential(items, events, exists), self._hypergraph(items, events, exists))
 
-    def _sequential(self, nodes: Tensor, exists: Tensor) -> Tensor:
-        hidden = self.dropout(self.norm(nodes + self.position_embedding.weight)) * exists.unsqueeze(2)
+    def _sequential(self, items: Tensor, events: Events, exists: Tensor) -> Tensor:
+        inputs = items + self.behaviour_embedding(events.behaviours) + self.position_embedding.weight
+        hidden = self.dropout(self.norm(inputs)) * exists.unsqueeze(2)
         for layer in self.layers:
             hidden = layer(hidden, exists)
         return hidden
 
-    def _hypergraph(self, nodes: Tensor, events: Events, exists: Tensor) -> Tensor:
-        similarity = self.similarity(self.item_embedding(events.items))
-        semantic = semantic_hyperedges(similarity, exists, self.hyperedge_size)
+    def _hypergraph(self, items: Tensor, events: Events, exists: Tensor) -> Tensor:
+        known = exists & (events.items != self.mask_token)
+        nodes = self.gate(items)
+        semantic = semantic_hyperedges(self.similarity(nodes), known, self.hyperedge_size)
         behaviours = behaviour_hyperedges(events.items, events.behaviours, self.mask_token)
         incidence = torch.cat([semantic, behaviours.to(semantic.dtype)], dim=2)  # M = M^p ‖ M^q, [B, J, 2J]
         for _ in range(self.n_convolutions):
             nodes = hypergraph_convolution(nodes, incidence)
-        return nodes
+        return torch.where(known.unsqueeze(2), nodes, window_means(nodes, known, *self.window))
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """The cross-entropy of the masked videos among all videos, a scalar."""
+        """The cross-entropy of the masked videos, the target among them, among all videos, a scalar."""
         events = append_video(self.events(interaction), interaction[self.ITEM_ID])
-        masked = draw_masks(events, mask_ratio=self.mask_ratio, last_ratio=self.ft_ratio)
+        masked = draw_masks(events, self.mask_ratio)
         states = self.encode(hide(events, masked, self.mask_token))[masked]
         # Without row 0, which is padding, a video's row is its id - 1.
         return dot_product_loss(states, self.item_embedding.weight[1 : self.n_items], events.items[masked] - 1)

@@ -134,6 +134,18 @@ class MultiScaleLayer(PostNormLayer):
         return self.combine(hidden, fused) * exists.unsqueeze(2)
 
 
+class SelfGate(nn.Module):
+    """X(0) = V ⊙ sigmoid(V W + r): what of its embedding an item takes into the hypergraph."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """[..., d] of the item embeddings [..., d]."""
+        return items * torch.sigmoid(self.gate(items))
+
+
 class Similarity(nn.Module):
     """The metric of items: β(v, v') = 1/N Σ_n cos(w_n ⊙ v, w_n ⊙ v') over N channels with learned weights w_n."""
 
@@ -183,6 +195,16 @@ def hypergraph_convolution(nodes: Tensor, incidence: Tensor) -> Tensor:
     of_edges = incidence.transpose(1, 2) @ nodes
     of_edges = of_edges * _inverse(incidence.sum(dim=1)).unsqueeze(2)
     return incidence @ of_edges * _inverse(incidence.sum(dim=2)).unsqueeze(2)
+
+
+def window_means(nodes: Tensor, known: Tensor, before: int, after: int) -> Tensor:
+    """x̄ [B, J, d]: for every slot the mean of the nodes [B, J, d] of the `before` slots before it and the `after` slots
+    after it; only those `known` bool [B, J] count, and none gives zero."""
+    slots = torch.arange(nodes.shape[1], device=nodes.device)
+    distance = slots.unsqueeze(0) - slots.unsqueeze(1)
+    near = (distance >= -before) & (distance <= after) & (distance != 0)
+    weight = (near & known.unsqueeze(1)).to(nodes.dtype)  # [B, J, J]
+    return weight @ nodes * _inverse(weight.sum(dim=2)).unsqueeze(2)
 
 
 def _inverse(degrees: Tensor) -> Tensor:
