@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,16 @@ def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tin
     kept = json.loads((results / f"{wrong.name}.json").read_text())
     assert kept["reason"] and str(tmp_path) not in json.dumps(kept["trace"])
     assert one.run_cell(right, results, tmp_path / "work")["status"] == "done"
+
+
+def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, tiny_data: Path) -> None:
+    shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "tiny")
+    file, stores = tmp_path / "data" / "tiny" / "tiny.inter", tmp_path / "stores"
+    settings = {"dataset": "tiny", "eval_args": {"split": {"time": [0.7, 0.85]}}, "text_encoder": "hashing"}
+    places = {"data_path": str(tmp_path / "data"), "stores": str(stores), "use_gpu": False}
+    for version in ("one", "other"):
+        cell = one.Cell("TextSim", "main", 1, {**settings, "protocols": ["all+full"]}, places=places, data=version)
+        found = one.run_cell(cell, tmp_path / "results", tmp_path / "work")
+        assert found["status"] == "done", found["reason"]
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    assert len(list(stores.iterdir())) == 2

@@ -319,7 +319,7 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
         small |= {name: value for name, value in known["settings"].items() if name.startswith("corpus")}
         run.corpus_lm = shared["alignments"] / f"corpus-{_key(small)}"
     if "stores" in shared and not config["text_store"]:
-        settings = {name: config[name] for name in _TEXT_SETTINGS}
+        settings = {"data": run.dataset.joint.tables.fingerprint} | {name: config[name] for name in _TEXT_SETTINGS}
         if run.aligned:
             settings |= {"alignment": run.alignment_identity(), "text_mlp": run.alignment.config.text_mlp}
         config["text_store"] = str(shared["stores"] / _key(settings))
