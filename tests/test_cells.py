@@ -89,3 +89,19 @@ def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, ti
         assert found["status"] == "done", found["reason"]
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     assert len(list(stores.iterdir())) == 2
+
+
+def test_a_cell_that_is_done_stays_done_whatever_status_its_process_is_said_to_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = {"status": "done", "cost": {"seconds": 1.0}}
+    cell = one.Cell("SASRec", "main", 1, {"dataset": "tiny"})
+    file = cell.file(tmp_path)
+
+    def wait(*_: Any) -> int:
+        file.write_text(json.dumps(done))
+        return 255
+
+    monkeypatch.setattr(one.Processes, "wait", wait)
+    assert one.in_own_process(cell, tmp_path, tmp_path / "work") == done
+    assert json.loads(file.read_text()) == done

@@ -215,7 +215,7 @@ def in_own_process(
     log = work / cell.name / "output.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     status = (processes or Processes()).wait(_in_this_process, cell, results, work, trial, threads, log)
-    if status:
+    if status and finished(file) is None:  # two threads that ask for it at once: one is told 255 in its place
         reason = f"its process ended with status {status}; see output.log in the cell's folder"
         write_json(file, {**_head(cell), "status": "failed", "reason": reason, "cost": {"seconds": None}})
     return dict(json.loads(file.read_text(encoding="utf-8")))
