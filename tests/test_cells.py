@@ -78,6 +78,18 @@ def test_a_failed_cell_keeps_its_reason_and_the_others_go_on(tmp_path: Path, tin
     assert one.run_cell(right, results, tmp_path / "work")["status"] == "done"
 
 
+def test_whatever_a_model_raises_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoSuchLayer(Exception):
+        """Of a model of the user's own."""
+
+    def compute(*_: Any) -> None:
+        raise NoSuchLayer("layer 7")
+
+    monkeypatch.setattr(one, "_compute", compute)
+    failed = one.run_cell(one.Cell("SASRec", "main", 1, {"dataset": "tiny"}), tmp_path, tmp_path / "work")
+    assert (failed["status"], failed["reason"]) == ("failed", "NoSuchLayer: layer 7")
+
+
 def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, tiny_data: Path) -> None:
     shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "tiny")
     file, stores = tmp_path / "data" / "tiny" / "tiny.inter", tmp_path / "stores"

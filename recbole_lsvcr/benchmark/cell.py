@@ -24,7 +24,6 @@ from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.environment import machine
-from recbole_lsvcr.errors import LSVCRError
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
 
@@ -98,17 +97,7 @@ def _run_cell(cell: Cell, results: Path, work: Path, trial: bool) -> dict[str, A
     started = time.perf_counter()
     try:
         body = {"status": "done", **_compute(cell, work, trial)}
-    except (
-        LSVCRError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # noqa: BLE001 - a model of the user's own may raise anything, and is one cell of many
         logger.error("cell %s failed: %s", cell.name, error)
         trace = traceback.format_exc().splitlines()[-6:]
         body = {
