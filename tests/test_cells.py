@@ -90,6 +90,14 @@ def test_whatever_a_model_raises_is_the_reason(tmp_path: Path, monkeypatch: pyte
     assert (failed["status"], failed["reason"]) == ("failed", "NoSuchLayer: layer 7")
 
 
+@pytest.mark.parametrize("content", ["", '{"status": "do', "[]", "{}", '{"status": "failed"}', None])
+def test_a_json_that_is_no_finished_cell_is_computed_again(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "cell.json"
+    if content is not None:
+        file.write_text(content)
+    assert one.finished(file) is None
+
+
 def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, tiny_data: Path) -> None:
     shutil.copytree(tiny_data / "tiny", tmp_path / "data" / "tiny")
     file, stores = tmp_path / "data" / "tiny" / "tiny.inter", tmp_path / "stores"

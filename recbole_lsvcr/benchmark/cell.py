@@ -70,11 +70,12 @@ class Cell:
 
 
 def finished(file: Path) -> dict[str, Any] | None:
-    """The content of a finished cell's JSON; None where it is missing or failed, and to be computed."""
-    if not file.exists():
+    """The content of a finished cell's JSON; None where it is missing, damaged or failed, and to be computed."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return dict(content) if content["status"] == "done" else None
+    return content if isinstance(content, dict) and content.get("status") == "done" else None
 
 
 def run_cell(cell: Cell, results: Path, work: Path, *, trial: bool = False) -> dict[str, Any]:
