@@ -16,6 +16,7 @@ from killed_runs import Started, kill_when, run_whole
 import run_lsvcr
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
 from recbole_lsvcr.benchmark.run import Options, run_benchmark
+from recbole_lsvcr.benchmark.study import Study
 
 BROKEN = {"name": "Broken", "model": "SASRec", "loss_type": "neither"}
 
@@ -157,6 +158,16 @@ def test_changed_data_are_computed_anew_and_a_model_of_ones_own_takes_part(
         ("LSVCR", "ours"),
     ]
     assert not {file.name for file in (folder / "cells").iterdir()} & {f.name for f in (finished / "cells").iterdir()}
+
+
+def test_every_arm_has_an_outcome_before_jobs_start_and_variants_take_that_of_ours(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    named = {"name": "main", "model": "LSVCR", "temperature": 0.2}  # its setting is called as that of ours
+    given = settings(tiny_data, tmp_path / "out", benchmark=[named], alignment="cpu-small")
+    study = Study(given, Options(steps=(0,)))
+    assert list(study.outcomes) == study.arms and len(study.arms) == 3
+    assert study._whole(study.presets[0]) is study.outcomes[study.main[-1]]
 
 
 def test_stopping_writes_nothing(tmp_path: Path) -> None:

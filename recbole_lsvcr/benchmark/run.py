@@ -80,7 +80,7 @@ def _planned(study: Study) -> StudyCells:
         command=command(),
         environment=machine(),
         shared={**{name: plain(config[name]) for name in _SHARED}, "embedding size": study.size},
-        arms=[_arm_cells(study, study.outcomes.get(arm, Outcome(arm))) for arm in study.arms],
+        arms=[_arm_cells(study, study.outcomes[arm]) for arm in study.arms],
         tune={"budget": study.tuning.budget, "space": plain(study.tuning.space)} if study.tuning.budget else None,
         portrait=_portrait(config, study),
         references={

@@ -16,7 +16,7 @@ from typing import Any
 from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
-from recbole_lsvcr.benchmark.vocabulary import MAIN, PERIOD, PROTOCOLS
+from recbole_lsvcr.benchmark.vocabulary import PERIOD, PROTOCOLS
 from recbole_lsvcr.config import LSVCRConfig, check_keys, known_keys, load_config, output_folder
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
@@ -112,7 +112,7 @@ class Study:
         self.data: str | None = None
         self.data = self._check()
         self.processes = Processes()
-        self.outcomes: dict[Arm, Outcome] = {}
+        self.outcomes = {arm: Outcome(arm) for arm in self.arms}
         self._started = time.monotonic()
         self._progress = _Progress(self._expected(), options.jobs)
 
@@ -220,7 +220,7 @@ class Study:
 
     def _lane(self, arm: Arm) -> None:
         """An arm's trials, and then its cells, one after the other."""
-        outcome = self.outcomes.setdefault(arm, Outcome(arm))
+        outcome = self.outcomes[arm]
         try:
             if arm.learns and arm.chosen_with is not None:
                 whole = self._whole(arm)
@@ -237,12 +237,8 @@ class Study:
             return
 
     def _whole(self, arm: Arm) -> Outcome:
-        """The main arm whose tuned parameters `arm` takes."""
-        return next(
-            outcome
-            for other, outcome in self.outcomes.items()
-            if (other.task, other.model, other.setting, other.group) == (arm.task, arm.model, arm.chosen_with, MAIN)
-        )
+        """What became of the main arm whose tuned parameters `arm` takes."""
+        return next(self.outcomes[one] for one in self.main if (one.role, one.task) == ("ours", arm.task))
 
     def _tune(self, outcome: Outcome) -> None:
         arm = outcome.arm
