@@ -113,6 +113,7 @@ class Study:
         self.data = self._check()
         self.processes = Processes()
         self.outcomes = {arm: Outcome(arm) for arm in self.arms}
+        self._cells: dict[str, threading.Lock] = {}
         self._started = time.monotonic()
         self._progress = _Progress(self._expected(), options.jobs)
 
@@ -266,20 +267,15 @@ class Study:
                 _forget_weights(self.folder / WORK / cell.name / cell.model)
 
     def _run(self, cell: Cell, *, trial: bool) -> dict[str, Any]:
-        minutes = self.options.minutes
-        if minutes is not None and time.monotonic() - self._started > minutes * 60:
-            raise _TimeUp
-        said = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(said) if said.isdecimal() else max(1, (os.cpu_count() or 1) // self.options.jobs)
-        started = time.monotonic()
-        content = in_own_process(
-            cell,
-            self.folder / CELLS,
-            self.folder / WORK,
-            trial=trial,
-            threads=threads,
-            processes=self.processes,
-        )
+        with self._cells.setdefault(cell.name, threading.Lock()):  # studies share cells: one job computes, one waits
+            minutes = self.options.minutes
+            if minutes is not None and time.monotonic() - self._started > minutes * 60:
+                raise _TimeUp
+            said = os.environ.get("OMP_NUM_THREADS", "")
+            threads = int(said) if said.isdecimal() else max(1, (os.cpu_count() or 1) // self.options.jobs)
+            started = time.monotonic()
+            folders = self.folder / CELLS, self.folder / WORK
+            content = in_own_process(cell, *folders, trial=trial, threads=threads, processes=self.processes)
         self._progress.done(cell, content, trial=trial, seconds=time.monotonic() - started)
         return content
 
