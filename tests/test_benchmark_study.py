@@ -170,6 +170,13 @@ def test_every_arm_has_an_outcome_before_jobs_start_and_variants_take_that_of_ou
     assert study._whole(study.presets[0]) is study.outcomes[study.main[-1]]
 
 
+def test_the_model_of_the_configuration_says_the_task_where_nothing_else_does(tiny_data: Path, tmp_path: Path) -> None:
+    for model, task in (("LSVCR", "video"), ("LSVCRComment", "comment")):
+        given = settings(tiny_data, tmp_path / "out", benchmark=None, valid_protocol=None, model=model)
+        study = Study(given, Options(names=(model,)))
+        assert study.tasks == (task,) and [arm.name for arm in study.arms] == [model]
+
+
 def test_stopping_writes_nothing(tmp_path: Path) -> None:
     processes = Processes()
     processes.stop()
@@ -187,6 +194,8 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"benchmark": [{"name": "A", "model": "SASRec", "hiden": 1}]}, ["--benchmark"], "hiden"),
         ({"benchmark": ["sasrec", {"name": "SASRec", "model": "SASRec"}]}, ["--benchmark"], "twice"),
         ({"model": "SASRec"}, ["--benchmark"], "single run"),
+        ({"custom_model": "my_models:Mine"}, ["--benchmark"], "--benchmark my_models:Mine"),
+        ({"model": "LSVCRComment", "task": "video"}, ["--benchmark"], "ranks comments, not videos"),
         ({"task": "both", "joint": True}, ["--benchmark"], "single run"),
         ({"seeds": [1, 1]}, ["--benchmark", "sasrec"], "seed twice"),
         ({"seeds": 3}, ["--benchmark", "sasrec"], "seeds = 3"),

@@ -17,7 +17,8 @@ from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
 from recbole_lsvcr.benchmark.vocabulary import PERIOD, PROTOCOLS
-from recbole_lsvcr.config import LSVCRConfig, check_keys, known_keys, load_config, output_folder
+from recbole_lsvcr.config import MODEL_OF, LSVCRConfig, check_keys, check_model, known_keys, load_config, output_folder
+from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME
@@ -26,7 +27,9 @@ from recbole_lsvcr.task_run import Run
 logger = logging.getLogger()
 CELLS, WORK = "cells", "work"
 # Keys of the configuration that the benchmark itself reads, or sets for each cell.
-OWN_KEYS = ("benchmark", "seeds", "tune", "model_settings", "task", "model", "seed", "output", "stage", "joint")
+OWN_KEYS = (
+    *("benchmark", "seeds", "tune", "model_settings", "task", "model", PATH_KEY, "seed", "output", "stage", "joint"),
+)
 # Keys that say where things are, and what is reported: they decide no number.
 PLACES = (
     "data_path",
@@ -86,7 +89,8 @@ class Study:
         _refuse_single(given)
         self.options = options
         self.folder = output_folder({"output": given.get("output")})
-        self.tasks = ("video", "comment") if given.get("task") == "both" else (str(given.get("task") or "video"),)
+        task = str(given.get("task") or ("comment" if given.get("model") == MODEL_OF["comment"] else "video"))
+        self.tasks = ("video", "comment") if task == "both" else (task,)
         self.seeds = tuple(given.get("seeds") or [given.get("seed", 2020)])
         if not BY_NAME["seeds"].accepts(list(self.seeds)):
             raise ConfigError(f"seed = {given['seed']!r} is not accepted; accepted: an integer >= 0")
@@ -348,11 +352,14 @@ def _with_protocols(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_single(given: Mapping[str, Any]) -> None:
     """Settings of a single run that a benchmark cannot follow."""
-    if given.get("model") not in (None, "LSVCR", "LSVCRComment"):
+    model = given.get("model") or given.get(PATH_KEY)
+    if model not in (None, *MODEL_OF.values()):
         raise ConfigError(
-            f"model = {given['model']!r} is for a single run; name the models of a benchmark by --benchmark "
-            f"{given['model']} (LSVCR is always among them)"
+            f"model = {model!r} is for a single run; name the models of a benchmark by --benchmark {model} (LSVCR is "
+            "always among them)"
         )
+    if model == MODEL_OF["comment"]:
+        check_model(model, given.get("task"))
     if given.get("joint"):
         raise ConfigError("joint = True is for a single run; a benchmark trains every model on its own task")
     if given.get("stage") not in (None, "all"):
