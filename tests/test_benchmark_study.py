@@ -207,6 +207,13 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"tune": {"space": {"NARM": {"n_layers": [1]}}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
         ({"model_settings": {"NARM": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
         ({"model_settings": {"SASRec": {"n_layer": 1}}}, ["--benchmark", "sasrec"], "n_layers"),
+        ({"model_settings": {"SASRec": {"seed": 3}}}, ["--benchmark", "sasrec"], "SASRec sets seed, which is the same"),
+        (
+            {"benchmark": [{"name": "A", "model": "SASRec", "dataset": "b"}]},
+            ["--benchmark"],
+            "benchmark: A sets dataset",
+        ),
+        ({"tune": {"space": {"seed": [1, 2]}}}, ["--benchmark", "sasrec"], "tune sets seed"),
         ({"learning_rat": 0.1}, ["--benchmark", "sasrec"], "learning_rate"),
         ({"output": None}, ["--benchmark", "sasrec"], "output"),
         ({"dataset": "nothing-here"}, ["--benchmark", "sasrec"], "nothing-here"),

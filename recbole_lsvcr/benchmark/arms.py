@@ -116,6 +116,21 @@ ABLATIONS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (  # name, setting, 
 )
 COLD_BASELINE = {"video": "UniSRec", "comment": "CommentMHA"}  # Figure 4
 ENTRY_KEYS = ("name", "model")
+# Keys of the configuration that the benchmark itself reads, or sets for each cell.
+OWN_KEYS = (
+    "benchmark",
+    "seeds",
+    "tune",
+    "model_settings",
+    "task",
+    "model",
+    PATH_KEY,
+    "seed",
+    "output",
+    "stage",
+    "joint",
+)
+COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed")  # no model has one of its own
 # Keys that only one of the tasks reads; a cell of the other task does not change with them.
 OF_VIDEOS = ("protocols", "valid_protocol")
 OF_COMMENTS = (
@@ -181,6 +196,7 @@ class Catalogue:
         model, task = self._model(wanted["model"])
         settings = {key: value for key, value in wanted.items() if key not in ENTRY_KEYS}
         setting = "".join(c if c.isalnum() or c in "-_" else "-" for c in wanted["name"].lower())
+        refuse_common(f"benchmark: {wanted['name']}", settings)
         check_keys(settings, known_keys([model]))
         return task, [Entry(wanted["name"], model, setting=setting, parameters=settings)]
 
@@ -223,6 +239,7 @@ class Catalogue:
                 f"model_settings: {', '.join(unknown)} is not in this benchmark; there are {', '.join(models)}"
             )
         for model, settings in self.model_settings.items():
+            refuse_common(f"model_settings: {model}", settings)
             check_keys(settings, known_keys([model]))
         for task in self.tasks:
             names = [arm.name for arm in arms if arm.task == task]
@@ -276,6 +293,19 @@ class Catalogue:
             without = _variant(whole, f"{whole.name} without ids", "no-id", COLD, {"use_id": False})
             arms.append(replace(without, chosen_with=None))
         return arms
+
+
+def refuse_common(where: str, settings: Iterable[str]) -> None:
+    """Refuse a setting of one model that a benchmark gives to all, and would not read there.
+
+    Raises:
+        ConfigError: there is one; `where` names the model in the message.
+    """
+    if common := [key for key in settings if key in COMMON]:
+        raise ConfigError(
+            f"{where} sets {', '.join(common)}, which is the same for every model of a benchmark; leave it out there, "
+            "or give it at the top of the configuration or on the command line"
+        )
 
 
 def _variant(whole: Arm, name: str, setting: str, group: Group, changes: Mapping[str, Any]) -> Arm:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, Arm, Catalogue
+from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, OWN_KEYS, Arm, Catalogue, refuse_common
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
 from recbole_lsvcr.benchmark.vocabulary import PERIOD, PROTOCOLS
@@ -26,10 +26,6 @@ from recbole_lsvcr.task_run import Run
 
 logger = logging.getLogger()
 CELLS, WORK = "cells", "work"
-# Keys of the configuration that the benchmark itself reads, or sets for each cell.
-OWN_KEYS = (
-    *("benchmark", "seeds", "tune", "model_settings", "task", "model", PATH_KEY, "seed", "output", "stage", "joint"),
-)
 # Keys that say where things are, and what is reported: they decide no number.
 PLACES = (
     "data_path",
@@ -130,6 +126,7 @@ class Study:
             raise ConfigError(f"tune: {', '.join(missing)} is not in this benchmark; there are {', '.join(models)}")
         for arm in self.arms:
             if arm.learns and self.tuning.budget:
+                refuse_common("tune", self.tuning.of(arm.model))
                 try:
                     check_keys(self.tuning.of(arm.model), known_keys([arm.model]))
                 except ConfigError as error:
