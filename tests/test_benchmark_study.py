@@ -202,6 +202,7 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"seeds": None, "seed": "one"}, ["--benchmark", "sasrec"], "seed = 'one'"),
         ({"task": "videos"}, ["--benchmark", "sasrec"], "task = 'videos'"),
         ({"hidden_size": "big"}, ["--benchmark", "sasrec"], "hidden_size = 'big'"),
+        ({"embedding_size": 32}, ["--benchmark", "gru4rec"], "embedding_size = 32 is the size of some models only"),
         ({"tune": {"budget": "many"}}, ["--benchmark", "sasrec"], "budget"),
         ({"tune": {"space": {"n_heads": [1, 2]}}}, ["--benchmark", "gru4rec"], "GRU4Rec does not read all"),
         ({"tune": {"space": {"NARM": {"n_layers": [1]}}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),

@@ -17,7 +17,7 @@ from recbole.utils import get_model
 from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.benchmark.names import resolve
-from recbole_lsvcr.benchmark.sizes import size_parameters
+from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
 from recbole_lsvcr.config import check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY
@@ -233,6 +233,11 @@ class Catalogue:
     def _check(self, arms: Sequence[Arm]) -> None:
         """Refuse what nobody reads, and arms that could not be told apart."""
         models = [arm.model for arm in arms]
+        if NAMES[0] in self.given:
+            raise ConfigError(
+                f"{NAMES[0]} = {self.given[NAMES[0]]!r} is the size of some models only; a benchmark's hidden_size is "
+                "that of every model, whatever the model calls it"
+            )
         check_keys(self.given, known_keys(models) | {"hidden_size"})
         if unknown := [name for name in self.model_settings if name not in models]:
             raise ConfigError(
