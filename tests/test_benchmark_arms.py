@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from recbole_lsvcr import registry
 from recbole_lsvcr.benchmark.arms import Arm, Catalogue
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, STEPS
+from recbole_lsvcr.config import load_config
 from recbole_lsvcr.errors import ConfigError
 
 TABLE_2 = ["Caser", "GRU4Rec", "BERT4Rec", "SASRec", "NARM", "DMT", "MBHT", "FDSA", "S3Rec", "UniSRec"]
@@ -85,14 +87,35 @@ def test_arms_of_the_users_own_and_settings_by_model() -> None:
     assert custom.parameters["hidden_size"] == 64
 
 
-def test_a_changed_model_of_ones_own_is_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of a model of the user's own, `models_of_mine:Mine`, in the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    request.addfinalizer(lambda: registry.CUSTOM.pop("Mine", None))
-    file, defaults = tmp_path / "models_of_mine.py", tmp_path / "Mine.yaml"
+    before = set(sys.modules)
+    file = tmp_path / "models_of_mine.py"
     file.write_text("from recbole.model.sequential_recommender.gru4rec import GRU4Rec\nclass Mine(GRU4Rec): pass\n")
+    yield file
+    registry.CUSTOM.pop("Mine", None)
+    for module in set(sys.modules) - before:
+        if module.endswith(("_of_mine", ".mine")):
+            del sys.modules[module]
+
+
+def test_a_model_of_ones_own_trains_as_long_and_reads_as_much_as_the_others(mine: Path) -> None:
+    mine.with_name("Mine.yaml").write_text(
+        "epochs: 500\nstopping_step: 50\nMAX_ITEM_LIST_LENGTH: 200\ndropout_prob: 0.1\n"
+    )
+    shared = ("epochs", "stopping_step", "MAX_ITEM_LIST_LENGTH", "train_batch_size", "valid_metric", "topk")
+    for given in ({}, {"epochs": 7, "MAX_ITEM_LIST_LENGTH": 9}):
+        arms = catalogue(**given, dataset="lsvcr-sample").main(["sasrec", "models_of_mine:Mine"])
+        configs = [load_config(None, {**arm.parameters, "model": arm.model, "output": "out"}) for arm in arms]
+        assert [arm.model for arm in arms] == ["SASRec", "Mine", "LSVCR"] and configs[1]["dropout_prob"] == 0.1
+        assert len({str([config[key] for key in shared]) for config in configs}) == 1
+
+
+def test_a_changed_model_of_ones_own_is_another(mine: Path) -> None:
+    file, defaults = mine, mine.with_name("Mine.yaml")
     defaults.write_text("dropout_prob: 0.1\n")
     assert catalogue().main(["sasrec"])[0].source is None
     arm = catalogue().main(["models_of_mine:Mine"])[0]

@@ -19,12 +19,13 @@ from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
-from recbole_lsvcr.config import check_keys, check_model, known_keys
+from recbole_lsvcr.config import MODEL_OF, check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.registry import CUSTOM
+from recbole_lsvcr.registry import CUSTOM, properties_dir
+from recbole_lsvcr.yaml_files import read_yaml
 
 DEFAULT_SIZE = 64  # of a video's vector, for every model (section 4.1.4)
 
@@ -131,6 +132,18 @@ OWN_KEYS = (
     "joint",
 )
 COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed")  # no model has one of its own
+# What the YAML of a user's own model does not decide here: LSVCR's values hold for it as for RecBole's models and ours.
+EQUAL = (
+    "MAX_ITEM_LIST_LENGTH",
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "train_batch_size",
+    "metrics",
+    "topk",
+    "valid_metric",
+    "sample_num",
+)
 # Keys that only one of the tasks reads; a cell of the other task does not change with them.
 OF_VIDEOS = ("protocols", "valid_protocol")
 OF_COMMENTS = (
@@ -227,7 +240,9 @@ class Catalogue:
         size = size_parameters(model, int(self.given.get("hidden_size") or DEFAULT_SIZE))
         size = {key: value for key, value in size.items() if key in known}  # rules have no vectors
         if model in CUSTOM:
-            given[PATH_KEY] = f"{CUSTOM[model].module}:{model}"
+            ours = f"model/{MODEL_OF[task_of(get_model(model))]}.yaml"
+            values = {**read_yaml(properties_dir() / "overall.yaml"), **read_yaml(properties_dir() / ours)}
+            given = {**{key: values[key] for key in EQUAL}, **given, PATH_KEY: f"{CUSTOM[model].module}:{model}"}
         return {**given, **size, **self.model_settings.get(model, {})}
 
     def _check(self, arms: Sequence[Arm]) -> None:
