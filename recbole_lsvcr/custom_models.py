@@ -26,6 +26,7 @@ from recbole_lsvcr.registry import CONTEXT, CUSTOM, MODELS, Model, properties_di
 
 PATH_KEY = "custom_model"
 _FORM = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+_OURS = ("recbole", "recbole_lsvcr", "dataset_tools")
 _FAMILIES = ("general", "context_aware", "sequential", "knowledge_aware", "exlib")
 _READS = ("reads_text", "reads_comments", "reads_times", "reads_candidates")  # only our data set has what these want
 
@@ -98,6 +99,31 @@ def takes_paths(stock: Callable[..., Any]) -> Callable[..., Any]:
         return stock(config, model, dataset)
 
     return get_model_and_dataset
+
+
+def source_files(name: str) -> list[Path]:
+    """The user's files that decide what a registered model does: its module, what that imports of the same folder or
+    package (imports inside functions apart), and the YAML files of its defaults."""
+    start = CUSTOM[name].module
+    package, dot, _ = start.partition(".")
+    file = getattr(sys.modules[start], "__file__", None)
+    home = None if dot or file is None else Path(file).resolve().parent
+    seen: dict[str, Path | None] = {}
+    left = [start]
+    while left:
+        module = left.pop()
+        file = getattr(sys.modules.get(module), "__file__", None)
+        path = None if file is None else Path(file).resolve()
+        top = module.partition(".")[0]
+        near = path is not None and home in path.parents and "site-packages" not in path.parts and top not in _OURS
+        if module in seen or not (top == package or near):
+            continue
+        seen[module] = path
+        for value in list(vars(sys.modules[module]).values()):
+            owner = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+            left += [owner] if isinstance(owner, str) else []
+    files = {path for path in seen.values() if path is not None} | set(CUSTOM[name].defaults)
+    return sorted(path for path in files if path.is_file())
 
 
 def _recbole(*parts: str) -> Path:

@@ -13,6 +13,7 @@ from recbole_lsvcr import registry
 from recbole_lsvcr.benchmark.arms import Arm, Catalogue
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, STEPS
 from recbole_lsvcr.config import load_config
+from recbole_lsvcr.custom_models import source_files
 from recbole_lsvcr.errors import ConfigError
 
 TABLE_2 = ["Caser", "GRU4Rec", "BERT4Rec", "SASRec", "NARM", "DMT", "MBHT", "FDSA", "S3Rec", "UniSRec"]
@@ -124,6 +125,23 @@ def test_a_changed_model_of_ones_own_is_another(mine: Path) -> None:
         changed.write_text(changed.read_text() + "# changed\n")
         found.append(arm.source)
     assert None not in found and len(set(found)) == 3
+
+
+def test_so_is_one_whose_imports_changed(mine: Path) -> None:
+    parts = mine.with_name("parts") / "of_mine.py"
+    parts.parent.mkdir()
+    base, aside = mine.with_name("base_of_mine.py"), mine.with_name("aside_of_mine.py")
+    parts.write_text("SIZE = 1\ndef layer(): pass\n")
+    base.write_text("from parts.of_mine import layer\n" + mine.read_text().replace("Mine", "Base"))
+    mine.write_text("import base_of_mine\nclass Mine(base_of_mine.Base): pass\n")
+    aside.write_text("")
+    arm = catalogue().main(["models_of_mine:Mine"])[0]
+    found = [arm.source]
+    for changed in (base, parts, aside):
+        changed.write_text(changed.read_text() + "# changed\n")
+        found.append(arm.source)
+    assert len(set(found[:3])) == 3 and found[2] == found[3]
+    assert {file.name for file in source_files("Mine")} == {mine.name, base.name, parts.name, "GRU4Rec.yaml"}
 
 
 def test_the_ablation_takes_one_part_away_at_a_time() -> None:

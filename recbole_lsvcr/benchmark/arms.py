@@ -6,10 +6,8 @@ arXiv 2403.13574), `alignment-steps` (Figure 3) and `cold` (Figure 4) are made o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from recbole.utils import get_model
@@ -20,7 +18,7 @@ from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
 from recbole_lsvcr.config import MODEL_OF, check_keys, check_model, known_keys
-from recbole_lsvcr.custom_models import PATH_KEY
+from recbole_lsvcr.custom_models import PATH_KEY, source_files
 from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
@@ -59,9 +57,7 @@ class Arm:
         """Hash of the files of a model of the user's own: a changed model is another; None for RecBole's and ours."""
         if self.model not in CUSTOM:
             return None
-        module = sys.modules[CUSTOM[self.model].module].__file__
-        files = [*([] if module is None else [Path(module)]), *CUSTOM[self.model].defaults]
-        return fingerprint_of([(file.name, sha256_file(file)) for file in files if file.is_file()])[:12]
+        return fingerprint_of([(file.name, sha256_file(file)) for file in source_files(self.model)])[:12]
 
     @property
     def aligns(self) -> bool:
