@@ -15,6 +15,7 @@ from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, STEPS
 from recbole_lsvcr.config import load_config
 from recbole_lsvcr.custom_models import source_files
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.registry import properties_dir
 
 TABLE_2 = ["Caser", "GRU4Rec", "BERT4Rec", "SASRec", "NARM", "DMT", "MBHT", "FDSA", "S3Rec", "UniSRec"]
 TABLE_3 = ["DSSM", "GRU", "ATT", "MHA", "ZAM", "TEM"]
@@ -142,6 +143,25 @@ def test_so_is_one_whose_imports_changed(mine: Path) -> None:
         found.append(arm.source)
     assert len(set(found[:3])) == 3 and found[2] == found[3]
     assert {file.name for file in source_files("Mine")} == {mine.name, base.name, parts.name, "GRU4Rec.yaml"}
+
+
+def test_an_alignment_in_a_changed_file_is_another(tmp_path: Path) -> None:
+    settings, base, prompts = (tmp_path / name for name in ("mine.yaml", "base.yaml", "prompts.yaml"))
+    prompts.write_text((properties_dir() / "prompts" / "en.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    base.write_text(f"preset: cpu-small\nprompts: {prompts}\n")
+    settings.write_text(f"preset: {base}\nsteps: 50\n")
+    for given in (str(settings), {"preset": str(settings), "ssc": False}):
+        other, arm = catalogue(alignment=given).main(["sasrec"])
+        found = [arm.source]
+        for changed in (settings, base, prompts):
+            with changed.open("a", encoding="utf-8") as file:
+                file.write("# changed\n")
+            found.append(arm.source)
+        assert other.source is None and None not in found and len(set(found)) == 4
+    assert catalogue(**ALIGNED).main(["sasrec"])[1].source is None
+    prompts.unlink()
+    with pytest.raises(ConfigError, match="prompts is"):
+        _ = arm.source
 
 
 def test_the_ablation_takes_one_part_away_at_a_time() -> None:

@@ -6,15 +6,18 @@ It is part of a checkpoint's description. Comparing needs neither RecBole nor tr
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.checkpoint import description_differences, read_description
-from recbole_lsvcr.alignment.config import AlignmentConfig
+from recbole_lsvcr.alignment.config import PRESETS, AlignmentConfig, load_alignment_config
 from recbole_lsvcr.alignment.prompts import FAMILIES, PromptFamily
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import CheckpointError
 from recbole_lsvcr.model.sr import SRConfig
+from recbole_lsvcr.yaml_files import read_yaml
 
 # What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
 _FREE = {
@@ -51,6 +54,24 @@ def identity(data: JointData, config: AlignmentConfig, sr: SRConfig, seed: int) 
         "settings": settings,
         "sr": {key: value for key, value in vars(sr).items() if key not in ("encoder_size", "n_items")},
     }
+
+
+def files(value: str | Mapping[str, Any]) -> list[Path]:
+    """The user's own files in which an alignment's settings and prompts stand; `value`: as for `load_alignment_config`.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    config = load_alignment_config(value)
+    base = value.get("preset") if isinstance(value, Mapping) else value
+    found = []
+    while base is not None and base not in PRESETS:
+        found.append(Path(base))
+        base = read_yaml(found[-1]).get("preset")
+    if config.prompts not in FAMILIES:
+        PromptFamily.load(config.prompts)
+        found.append(PromptFamily.file(config.prompts))
+    return found
 
 
 def refuse_other(folder: str | os.PathLike[str], expected: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from recbole.utils import get_model
 
 from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.alignment.identity import files as alignment_files
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
@@ -54,10 +55,12 @@ class Arm:
 
     @property
     def source(self) -> str | None:
-        """Hash of the files of a model of the user's own: a changed model is another; None for RecBole's and ours."""
-        if self.model not in CUSTOM:
-            return None
-        return fingerprint_of([(file.name, sha256_file(file)) for file in source_files(self.model)])[:12]
+        """Hash of the user's own files that its settings do not tell of: changed ones make other cells. They are those
+        of a model of their own, and of an alignment given as a file; None: there are none."""
+        own = source_files(self.model) if self.model in CUSTOM else []
+        alignment = self.parameters.get("alignment") if self.aligns else None
+        own += alignment_files(alignment) if alignment else []
+        return fingerprint_of([(file.name, sha256_file(file)) for file in own])[:12] if own else None
 
     @property
     def aligns(self) -> bool:

@@ -162,7 +162,7 @@ class Study:
             seed,
             {**arm.parameters, **parameters},
             places=places,
-            data=self.data if arm.source is None else f"{self.data}, model {arm.source}",
+            data=self.data if arm.source is None else f"{self.data}, files {arm.source}",
             arm=arm.name,
         )
 
