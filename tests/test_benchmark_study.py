@@ -170,6 +170,16 @@ def test_every_arm_has_an_outcome_before_jobs_start_and_variants_take_that_of_ou
     assert study._whole(study.presets[0]) is study.outcomes[study.main[-1]]
 
 
+def test_an_alignment_for_all_seeds_is_of_the_seed_that_is_named_or_of_the_first(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    for folder, named, expected in (("a", 7, 7), ("a", None, 1), (None, 7, 7), (None, None, None)):
+        changes = {"alignment": "cpu-small", "alignment_folder": folder, "alignment_seed": named}
+        study = Study(settings(tiny_data, tmp_path / "out", **changes), Options(names=("lsvcr",)))
+        cell = study.cell(study.main[0], {}, 2)
+        assert {**cell.parameters, **cell.places}.get("alignment_seed") == expected
+
+
 def test_the_model_of_the_configuration_says_the_task_where_nothing_else_does(tiny_data: Path, tmp_path: Path) -> None:
     for model, task in (("LSVCR", "video"), ("LSVCRComment", "comment")):
         given = settings(tiny_data, tmp_path / "out", benchmark=None, valid_protocol=None, model=model)

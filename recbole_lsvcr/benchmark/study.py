@@ -154,7 +154,8 @@ class Study:
         places = {**self.places, **{name: str(self.folder / WORK / name) for name in SHARED_FOLDERS}}
         if not arm.aligns:
             places.pop("alignment_folder", None)
-        elif "alignment_folder" in self.places:  # one alignment serves every seed
+        elif self.places.get("alignment_folder") and arm.parameters.get("alignment_seed") is None:
+            # one alignment serves every seed
             places["alignment_seed"] = self.seeds[0]
         return Cell(
             arm.model,
