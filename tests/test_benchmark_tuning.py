@@ -45,6 +45,14 @@ def test_a_range_has_exactly_the_budget_and_starts_with_the_models_own_values(bu
     assert found == trials(RANGES, budget, seed, learning_rate=0.003, n_layers=2)
 
 
+def test_a_range_with_a_step_keeps_to_it() -> None:
+    space = {"learning_rate": {"low": 0.1, "high": 0.5, "step": 0.2}, "n_layers": {"low": 1, "high": 7, "step": 3}}
+    assert Tuning.parse({"budget": 9, "space": space}).budget == 9
+    found = [t.parameters for t in search(space, 9, first={}, seed=0, bigger_is_better=True, run=lambda _: 0.0)]
+    assert {round(one["learning_rate"], 9) for one in found} <= {0.1, 0.3, 0.5}
+    assert {one["n_layers"] for one in found} <= {1, 4, 7}
+
+
 def test_later_trials_depend_on_what_the_earlier_ones_found() -> None:
     def run(high: bool) -> list[Trial]:
         return search(RANGES, 25, first={}, seed=1, bigger_is_better=high, run=score)
@@ -56,6 +64,7 @@ def test_later_trials_depend_on_what_the_earlier_ones_found() -> None:
 def test_a_value_of_the_model_outside_the_space_is_not_tried() -> None:
     found = trials(RANGES, 1, learning_rate=0.5, n_layers=2)
     assert found[0].parameters["learning_rate"] <= 1e-2 and found[0].parameters["n_layers"] == 2
+    assert trials(RANGES, 1, learning_rate="auto", n_layers=[64, 32])[0].parameters["n_layers"] in (1, 2, 3)
 
 
 def test_equal_proposals_count_but_are_not_trained_again() -> None:
@@ -110,6 +119,11 @@ def test_a_model_may_have_parameters_of_its_own_with_the_same_budget() -> None:
         ({"budget": 1, "space": {"learning_rate": {"low": 1, "high": 0.1}}}, "space of learning_rate"),
         ({"budget": 1, "space": {"learning_rate": {"low": 0, "high": 0.1, "log": True}}}, "space of learning_rate"),
         ({"budget": 1, "space": {"learning_rate": {"low": 0.1}}}, "space of learning_rate"),
+        ({"budget": 1, "space": {"n_layers": {"low": 1, "high": 4, "step": "two"}}}, "space of n_layers"),
+        ({"budget": 1, "space": {"n_layers": {"low": 1, "high": 4, "step": 0.5}}}, "space of n_layers"),
+        ({"budget": 1, "space": {"n_layers": {"low": 1, "high": 4, "step": 0}}}, "space of n_layers"),
+        ({"budget": 1, "space": {"n_layers": {"low": 1, "high": 4, "step": 2, "log": True}}}, "space of n_layers"),
+        ({"budget": 1, "space": {"n_layers": {"low": 1, "high": 4, "log": "yes"}}}, "space of n_layers"),
         ({"budget": 1, "space": {"MBHT": [1, 2]}}, "MBHT"),
         ({"budget": 1, "space": {"MBHT": {"n_layers": "two"}}}, "space of n_layers"),
     ],

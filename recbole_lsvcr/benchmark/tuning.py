@@ -152,28 +152,34 @@ def _check(name: str, values: Any) -> None:
     if isinstance(values, list | tuple) and values and all(isinstance(v, int | float | str | bool) for v in values):
         return
     if isinstance(values, Mapping) and {"low", "high"} <= set(values) <= _RANGE_KEYS:
-        low, high = values["low"], values["high"]
-        if _is_number(low) and _is_number(high) and low < high and (low > 0 or not values.get("log")):
+        low, high, log, step = values["low"], values["high"], values.get("log", False), values.get("step")
+        whole = isinstance(low, int) and isinstance(high, int)
+        stepped = step is None or (_is_number(step) and step > 0 and not log and (isinstance(step, int) or not whole))
+        ordered = _is_number(low) and _is_number(high) and low < high and (low > 0 or not log)
+        if ordered and stepped and isinstance(log, bool):
             return
     raise ConfigError(
         f"tune: space of {name} is {values!r}; give a list of choices, or {{low: 0.0001, high: 0.01, log: true}} "
-        "with low below high (and above 0 for log); whole numbers make a range of whole numbers"
+        "with low below high (and above 0 for log), or {low: 1, high: 9, step: 2} without log; whole numbers make a "
+        "range of whole numbers, with a whole step"
     )
 
 
 def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
     if not isinstance(values, Mapping):
         return optuna.distributions.CategoricalDistribution(list(values))
-    low, high, log, step = values["low"], values["high"], bool(values.get("log")), values.get("step")
+    low, high, log, step = values["low"], values["high"], values.get("log", False), values.get("step")
     if isinstance(low, int) and isinstance(high, int):
-        return optuna.distributions.IntDistribution(low, high, log=log, step=int(step or 1))
-    return optuna.distributions.FloatDistribution(low, high, log=log, step=None if log else step)
+        return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
+    return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
 
 
 def _inside(values: Any, value: Any) -> bool:
     if values is None or value is None:
         return False
-    return values["low"] <= value <= values["high"] if isinstance(values, Mapping) else value in values
+    if isinstance(values, Mapping):
+        return _is_number(value) and values["low"] <= value <= values["high"]
+    return value in values
 
 
 def _grid_size(space: Space) -> int | None:
