@@ -225,6 +225,7 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
             "benchmark: A sets dataset",
         ),
         ({"tune": {"space": {"seed": [1, 2]}}}, ["--benchmark", "sasrec"], "tune sets seed"),
+        ({"model_settings": {"S3Rec": {"train_stage": "pretrain"}}}, ["--benchmark", "s3rec"], "leaves no S3Rec that"),
         ({"learning_rat": 0.1}, ["--benchmark", "sasrec"], "learning_rate"),
         ({"output": None}, ["--benchmark", "sasrec"], "output"),
         ({"dataset": "nothing-here"}, ["--benchmark", "sasrec"], "nothing-here"),

@@ -22,6 +22,7 @@ from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME
+from recbole_lsvcr.pretraining import check_stage
 from recbole_lsvcr.task_run import Run
 
 logger = logging.getLogger()
@@ -134,7 +135,7 @@ class Study:
                         f"tune: {arm.model} does not read all of the space ({error}); name such a parameter under the "
                         "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
                     ) from error
-            self.configuration(arm)
+            check_stage(self.configuration(arm), "all")
         joint: JointData | None = None  # read once for both tasks
         for arm in self.main:
             if arm.role == "ours":
