@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -178,6 +179,22 @@ def test_an_alignment_for_all_seeds_is_of_the_seed_that_is_named_or_of_the_first
         study = Study(settings(tiny_data, tmp_path / "out", **changes), Options(names=("lsvcr",)))
         cell = study.cell(study.main[0], {}, 2)
         assert {**cell.parameters, **cell.places}.get("alignment_seed") == expected
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [({"status": "failed", "reason": "OSError: full"}, "OSError: full"), (None, "nothing was there to validate")],
+)
+def test_an_arm_without_a_score_says_why(
+    second: dict[str, str] | None, told: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unscored = {"status": "done", "training": {"best_valid_score": -math.inf}}
+    contents = iter([unscored, second or unscored])
+    study = Study(settings(tiny_data, tmp_path / "out"), Options(names=("lsvcr",)))
+    monkeypatch.setattr(study, "_run", lambda cell, trial: next(contents))
+    outcome = study.outcomes[study.main[0]]
+    study._tune(outcome)
+    assert outcome.failed is not None and told in outcome.failed
 
 
 def test_the_model_of_the_configuration_says_the_task_where_nothing_else_does(tiny_data: Path, tmp_path: Path) -> None:

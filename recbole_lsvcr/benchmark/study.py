@@ -261,7 +261,8 @@ class Study:
         trials = search(space, self.tuning.budget, first=first, seed=0, bigger_is_better=bigger, run=run)
         chosen = best(trials, bigger)
         if chosen is None:
-            outcome.failed = next(iter(tried.values())).get("reason", "every trial failed")
+            reasons = [content["reason"] for content in tried.values() if content.get("reason")]
+            outcome.failed = next(iter(reasons), "no trial has a validation score: nothing was there to validate")
             return
         outcome.chosen = chosen
         kept = self.cell(arm, chosen, self.seeds[0]).name
