@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,6 +97,19 @@ def test_a_json_that_is_no_finished_cell_is_computed_again(tmp_path: Path, conte
     if content is not None:
         file.write_text(content)
     assert one.finished(file) is None
+
+
+@pytest.mark.parametrize(("system", "held", "peak"), [("linux", 5 * 2**10, 5), ("darwin", 5 * 2**20, 5)])
+def test_the_peak_of_memory_is_in_mb_on_every_system(
+    system: str, held: int, peak: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one.sys, "platform", system)
+    monkeypatch.setattr(one.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=held))
+    monkeypatch.setattr(one, "_compute", lambda *_: {})
+    cell = one.Cell("SASRec", "main", 1, {"dataset": "tiny"})
+    assert one.run_cell(cell, tmp_path / "results", tmp_path / "work")["cost"]["peak_memory_mb"] == peak
+    monkeypatch.setattr(one, "resource", None)
+    assert "peak_memory_mb" not in one.run_cell(cell, tmp_path / "without", tmp_path / "work")["cost"]
 
 
 def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, tiny_data: Path) -> None:

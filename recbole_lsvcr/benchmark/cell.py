@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import re
-import resource
 import sys
 import threading
 import time
@@ -26,6 +25,11 @@ from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.environment import machine
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
+
+try:
+    import resource
+except ImportError:  # not on Windows: there the peak of memory is not known
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger()
 # Places of a cell that several cells share; the other places are settings of the configuration.
@@ -110,8 +114,9 @@ def _run_cell(cell: Cell, results: Path, work: Path, trial: bool) -> dict[str, A
     cost = {
         **body.get("cost", {}),
         "seconds": round(time.perf_counter() - started + before["cost"].get("seconds", 0.0), 1),
-        "peak_memory_mb": max(_peak_memory_mb(), before["cost"].get("peak_memory_mb", 0)),
     }
+    if resource is not None:
+        cost["peak_memory_mb"] = max(_peak_memory_mb(), before["cost"].get("peak_memory_mb", 0))
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() // 2**20
         cost["peak_gpu_memory_mb"] = max(peak, before["cost"].get("peak_gpu_memory_mb", 0))
@@ -125,8 +130,8 @@ def _head(cell: Cell) -> dict[str, Any]:
 
 
 def _peak_memory_mb() -> int:
-    """The most memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """The most memory this process has held; the system counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Processes:
