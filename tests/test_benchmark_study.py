@@ -197,6 +197,15 @@ def test_an_arm_without_a_score_says_why(
     assert outcome.failed is not None and told in outcome.failed
 
 
+@pytest.mark.parametrize("option", ["--minutes=0", "--minutes=-5", "--minutes=nan", "--minutes=soon", "--jobs=0"])
+def test_a_budget_that_is_none_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_lsvcr.main(["--config", "absent.yaml", option])
+    name, _, value = option.partition("=")
+    assert caught.value.code == 2
+    assert f"argument {name}: '{value}' is not a" in capsys.readouterr().err
+
+
 def test_the_model_of_the_configuration_says_the_task_where_nothing_else_does(tiny_data: Path, tmp_path: Path) -> None:
     for model, task in (("LSVCR", "video"), ("LSVCRComment", "comment")):
         given = settings(tiny_data, tmp_path / "out", benchmark=None, valid_protocol=None, model=model)
