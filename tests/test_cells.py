@@ -48,6 +48,13 @@ def test_a_plan_is_every_model_setting_and_seed_once(tmp_path: Path) -> None:
         ({"base": {}}, "names no data set"),
         ({"cells": [{"models": ["SASRec"], "settings": ["medium"], "seeds": [1]}]}, "medium"),
         ({"cells": [{"models": ["SASRec"], "seeds": [1], "epochs": 3}]}, "epochs"),
+        ({"cells": [{"models": ["SASRec"]}]}, "seeds: "),
+        ({"cells": [{"models": "SASRec", "seeds": [1]}]}, "lists of models"),
+        ({"cells": [{"models": ["SASRec"], "seeds": 1}]}, "lists of models"),
+        ({"cells": ["SASRec"]}, "lists of models"),
+        ({"cells": None}, "cells is a list"),
+        ({"base": [1]}, "base and settings are mappings"),
+        ({"base": None}, "names no data set"),
     ],
 )
 def test_a_plan_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -27,30 +27,38 @@ from typing import Any
 from recbole_lsvcr.benchmark.cell import Cell, Processes, in_own_process
 from recbole_lsvcr.config import read_yaml
 from recbole_lsvcr.errors import ConfigError, LSVCRError
+from recbole_lsvcr.parameter_checks import at_least, is_text, list_of
 
 PLAN_KEYS = {"base", "settings", "cells"}
 CELL_KEYS = {"models", "settings", "seeds", "with"}
+is_names, is_seeds = list_of(is_text), list_of(at_least(0))
 
 
 def read_plan(file: Path) -> list[Cell]:
     """The cells of a plan, in its order, without repetitions.
 
     Raises:
-        ConfigError: an unknown key, a setting that is not defined, no data set.
+        ConfigError: an unknown key, a part of another form, a setting that is not defined, no data set.
     """
     plan = read_yaml(file)
     if unknown := set(plan) - PLAN_KEYS:
         raise ConfigError(f"{file} has unknown keys {sorted(unknown)}; accepted: {sorted(PLAN_KEYS)}")
-    base, settings = plan.get("base", {}), plan.get("settings", {"plain": {}})
+    base, settings = plan.get("base") or {}, plan.get("settings") or {"plain": {}}
+    if not isinstance(base, dict) or not isinstance(settings, dict) or not isinstance(plan.get("cells"), list):
+        raise ConfigError(f"{file}: base and settings are mappings, cells is a list of {{models: […], seeds: […]}}")
     if "dataset" not in base and any("dataset" not in (setting or {}) for setting in settings.values()):
         raise ConfigError(f"{file} names no data set: give base: {{dataset: <name>}}")
-    return list(dict.fromkeys(_expand(file, base, settings, plan.get("cells", []))))
+    return list(dict.fromkeys(_expand(file, base, settings, plan["cells"])))
 
 
 def _expand(
     file: Path, base: Mapping[str, Any], settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
 ) -> Iterator[Cell]:
     for group in groups:
+        if not isinstance(group, dict) or not is_names(group.get("models")) or not is_seeds(group.get("seeds")):
+            raise ConfigError(
+                f"{file}: cells are lists of models and of seeds, {{models: [SASRec], seeds: [1]}}: {group}"
+            )
         if unknown := set(group) - CELL_KEYS:
             raise ConfigError(f"{file}: a cell has unknown keys {sorted(unknown)}; accepted: {sorted(CELL_KEYS)}")
         names = group.get("settings", list(settings))
@@ -60,7 +68,7 @@ def _expand(
             for seed in group["seeds"]:
                 for model in group["models"]:
                     parameters = {**base, **(settings[setting] or {}), **(group.get("with") or {})}
-                    yield Cell(model, setting, int(seed), parameters)
+                    yield Cell(model, setting, seed, parameters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
