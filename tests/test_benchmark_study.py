@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,29 @@ def test_an_alignment_for_all_seeds_is_of_the_seed_that_is_named_or_of_the_first
         study = Study(settings(tiny_data, tmp_path / "out", **changes), Options(names=("lsvcr",)))
         cell = study.cell(study.main[0], {}, 2)
         assert {**cell.parameters, **cell.places}.get("alignment_seed") == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_stops_every_job_at_once(
+    number: signal.Signals, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, told, stop = threading.Event(), [], Processes.stop
+
+    def wait(self: Processes, *_: Any) -> int:
+        if not told:
+            told.append(number)
+            os.kill(os.getpid(), number)
+        told.append(stopped.wait(30))
+        raise Stopped
+
+    monkeypatch.setattr(Processes, "wait", wait)
+    monkeypatch.setattr(Processes, "stop", lambda self: (stop(self), stopped.set()))
+    study = Study(settings(tiny_data, tmp_path / "out"), Options(names=("sasrec",), jobs=2))
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        study.run()
+    assert told[0] == number and set(told[1:]) == {True}
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize(

@@ -195,16 +195,16 @@ class Study:
         Raises:
             KeyboardInterrupt: it was interrupted; the cells that ran go on where they are the next time.
         """
-        terminate = signal.getsignal(signal.SIGTERM)
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main:
-            signal.signal(signal.SIGTERM, _interrupt)
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            # SIGINT too: reading the data, polars sets a handler of its own, after which Ctrl-C does not end a waiting.
+            before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for arms in (self.main, self.presets):
                 self._compute(arms)
         finally:
-            if in_main:
-                signal.signal(signal.SIGTERM, terminate)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _compute(self, arms: Sequence[Arm]) -> None:
         pool = ThreadPoolExecutor(max_workers=self.options.jobs)
