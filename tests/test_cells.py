@@ -98,6 +98,22 @@ def test_whatever_a_model_raises_is_the_reason(tmp_path: Path, monkeypatch: pyte
     assert (failed["status"], failed["reason"]) == ("failed", "NoSuchLayer: layer 7")
 
 
+@pytest.mark.parametrize("told", [130, KeyboardInterrupt()])
+def test_an_interrupted_cell_has_not_failed(
+    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait(*_: Any) -> int:
+        if isinstance(told, BaseException):
+            raise told
+        return told
+
+    monkeypatch.setattr(one.Processes, "wait", wait)
+    folders = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    assert cells.main([str(plan(tmp_path, tmp_path)), *folders]) == 130
+    assert "the same command continues" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("content", ["", '{"status": "do', "[]", "{}", '{"status": "failed"}', None])
 def test_a_json_that_is_no_finished_cell_is_computed_again(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "cell.json"

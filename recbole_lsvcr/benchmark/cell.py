@@ -34,6 +34,7 @@ except ImportError:  # not on Windows: there the peak of memory is not known
 logger = logging.getLogger()
 # Places of a cell that several cells share; the other places are settings of the configuration.
 SHARED_FOLDERS = ("candidates", "alignments", "stores")
+INTERRUPTED = 130  # exit status of a process that Ctrl-C ended
 _TEXT_SETTINGS = ("text_encoder", "text_pooling", "text_dtype", "text_transform", "text_max_tokens")
 
 
@@ -201,7 +202,7 @@ def in_own_process(
     What the process prints is kept in `<work>/<cell>/output.log`. `threads`: it computes with; None: as PyTorch does.
 
     Raises:
-        Stopped: `processes` are being stopped; nothing is written.
+        Stopped: `processes` are being stopped, or the process was interrupted; nothing is written.
     """
     file = cell.file(results, trial=trial)
     known = finished(file)
@@ -210,6 +211,8 @@ def in_own_process(
     log = work / cell.name / "output.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     status = (processes or Processes()).wait(_in_this_process, cell, results, work, trial, threads, log)
+    if status == INTERRUPTED:  # Ctrl-C reaches it before `processes` know
+        raise Stopped
     if status and finished(file) is None:  # two threads that ask for it at once: one is told 255 in its place
         reason = f"its process ended with status {status}; see output.log in the cell's folder"
         write_json(file, {**_head(cell), "status": "failed", "reason": reason, "cost": {"seconds": None}})
@@ -228,7 +231,7 @@ def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads
     try:
         run_cell(cell, results, work, trial=trial)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.benchmark.cell import Cell, Processes, in_own_process
+from recbole_lsvcr.benchmark.cell import INTERRUPTED, Cell, Processes, Stopped, in_own_process
 from recbole_lsvcr.config import read_yaml
 from recbole_lsvcr.errors import ConfigError, LSVCRError
 from recbole_lsvcr.parameter_checks import at_least, is_text, list_of
@@ -72,7 +72,8 @@ def _expand(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compute the missing cells of a plan; 1 when a cell failed, 2 when the plan cannot be used."""
+    """Compute the missing cells of a plan; 1 when a cell failed, 2 when the plan cannot be used, 130 when
+    interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m recbole_lsvcr.benchmark.cells",
         description=__doc__,
@@ -101,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.minutes is not None and time.perf_counter() - started > options.minutes * 60:
             sys.stdout.write(f"time is up after {number - 1} of {len(cells)} cells; the same command continues\n")
             break
-        content = in_own_process(cell, options.results, options.work, processes=processes)
+        try:
+            content = in_own_process(cell, options.results, options.work, processes=processes)
+        except (KeyboardInterrupt, Stopped):
+            sys.stderr.write("\ninterrupted; the same command continues where it stopped\n")
+            return INTERRUPTED
         failed += content["status"] != "done"
         sys.stdout.write(f"[{number}/{len(cells)}] {cell.name}: {content['status']} ({content['cost']['seconds']} s)\n")
         sys.stdout.flush()
