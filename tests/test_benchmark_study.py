@@ -258,6 +258,7 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"custom_model": "my_models:Mine"}, ["--benchmark"], "--benchmark my_models:Mine"),
         ({"model": "LSVCRComment", "task": "video"}, ["--benchmark"], "ranks comments, not videos"),
         ({"task": "both", "joint": True}, ["--benchmark"], "single run"),
+        ({"report_phases": ["valid"]}, ["--benchmark", "sasrec"], "compares on the test period"),
         ({"seeds": [1, 1]}, ["--benchmark", "sasrec"], "seed twice"),
         ({"seeds": 3}, ["--benchmark", "sasrec"], "seeds = 3"),
         ({"seeds": None, "seed": "one"}, ["--benchmark", "sasrec"], "seed = 'one'"),

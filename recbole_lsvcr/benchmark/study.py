@@ -362,5 +362,8 @@ def _refuse_single(given: Mapping[str, Any]) -> None:
         check_model(model, given.get("task"))
     if given.get("joint"):
         raise ConfigError("joint = True is for a single run; a benchmark trains every model on its own task")
+    phases = given.get("report_phases")
+    if isinstance(phases, list) and "test" not in phases:
+        raise ConfigError(f"report_phases = {phases} is for a single run; a benchmark compares on the test period")
     if given.get("stage") not in (None, "all"):
         raise ConfigError(f"stage = {given['stage']!r} is for a single run; a benchmark runs all stages")
