@@ -157,9 +157,12 @@ def _benchmark(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Compute the arms, write the report; 1 when some cell failed or is missing, which the report says."""
     from recbole_lsvcr.benchmark.run import Options, run_benchmark
     from recbole_lsvcr.config import read_yaml
+    from recbole_lsvcr.errors import ConfigError
 
     given = {**(read_yaml(Path(options.config)) if options.config else {}), **overrides}
     names = tuple(name.strip() for name in options.benchmark.split(",") if name.strip()) or None
+    if options.benchmark and names is None:
+        raise ConfigError(f"--benchmark {options.benchmark!r} names no model; give names, or --benchmark alone for all")
     chosen = Options(
         names=names,
         ablation=options.ablation,

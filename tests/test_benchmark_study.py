@@ -249,6 +249,7 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
     ("changes", "arguments", "told"),
     [
         ({}, ["--benchmark", "sasrek"], "did you mean sasrec"),
+        ({}, ["--benchmark", ", "], "names no model"),
         ({}, ["--benchmark", "CommentZAM"], "ranks comments"),
         ({"benchmark": ["LightGCN"]}, ["--benchmark"], "LightGCN"),
         ({"benchmark": [{"model": "SASRec"}]}, ["--benchmark"], "name, model"),
