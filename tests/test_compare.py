@@ -127,6 +127,10 @@ def test_a_slice_without_instances_is_left_out_alone(plan: Path, capsys: pytest.
     shown, said = capsys.readouterr()
     assert "| better:LSVCR | +0.2500 [+0.2500, +0.2500] | +0.2500 [+0.2500, +0.2500] | - | +0.2500 |" in shown
     assert "left out: better:LSVCR, unseen_items: no instance" in said
+    command = [str(plan), "--work", str(plan.parent / "work"), "--against", "plain", "--slices", "unseen_items"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "nothing can be compared with plain:LSVCR" in said and "better:LSVCR, unseen_items: no instance" in said
 
 
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(

@@ -150,8 +150,10 @@ def compare(
         if reason:
             left_out.append(f"{name}: {reason}")
             continue
-        found[name] = _slices(arm, baseline, metric, slices)
-        left_out += [f"{name}, {part}: no instance" for part in slices if part not in found[name]]
+        parts = _slices(arm, baseline, metric, slices)
+        left_out += [f"{name}, {part}: no instance" for part in slices if part not in parts]
+        if parts:
+            found[name] = parts
     if not found:
         raise EvaluationError(f"nothing can be compared with {named[0]} ({'; '.join(left_out) or 'it is alone'})")
     return Comparison(protocol, found, left_out)
