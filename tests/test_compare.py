@@ -63,6 +63,13 @@ def test_seeds_are_averaged_and_shown_apart() -> None:
     assert (found.instances, found.users) == (4, 3)
 
 
+def test_one_user_has_a_difference_and_no_interval() -> None:
+    users = np.zeros(3, int)
+    found = difference(_instances(np.array([0.1, 0.2, 0.6]), users), _instances(np.zeros(3), users))
+    assert (found.mean, found.low, found.high, found.users) == (pytest.approx(0.3), None, None, 1)
+    assert str(found) == "+0.3000 (one user: no interval)"
+
+
 @pytest.mark.parametrize("rows", [slice(0, 3), slice(0, 0)])
 def test_other_instances_are_refused(rows: slice) -> None:
     base = _instances(np.zeros(4), np.arange(4))

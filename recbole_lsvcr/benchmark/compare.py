@@ -31,16 +31,19 @@ SLICES = ("all", "seen_items", "unseen_items")
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of `metric(arm) - metric(baseline)` over instances, its 95 % interval clustered by user, and by seed."""
+    """Mean of `metric(arm) - metric(baseline)` over instances, its 95 % interval clustered by user (None where there is
+    one user), and by seed."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     by_seed: Mapping[int, float]
     instances: int
     users: int
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:+.4f} (one user: no interval)"
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
@@ -67,8 +70,9 @@ def difference(arm: pl.DataFrame, baseline: pl.DataFrame, metric: str = METRIC) 
     by_seed = {int(s): float(m) for s, m in joined.group_by("seed").agg(pl.mean("difference")).sort("seed").iter_rows()}
     instances = joined.group_by("row", "user").agg(pl.mean("difference")).sort("row")
     values, users = instances["difference"].to_numpy(), instances["user"].to_numpy()
-    low, high = clustered_interval(values, users)
-    return Difference(float(values.mean()), low, high, by_seed, len(values), len(np.unique(users)))
+    n_users = len(np.unique(users))
+    low, high = clustered_interval(values, users) if n_users > 1 else (None, None)
+    return Difference(float(values.mean()), low, high, by_seed, len(values), n_users)
 
 
 def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str) -> pl.DataFrame:
