@@ -140,6 +140,19 @@ def test_a_slice_without_instances_is_left_out_alone(plan: Path, capsys: pytest.
     assert "nothing can be compared with plain:LSVCR" in said and "better:LSVCR, unseen_items: no instance" in said
 
 
+def test_arms_that_ranked_other_candidates_are_not_compared(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in read_plan(plan):
+        folder = plan.parent / "work" / cell.name / cell.model
+        if folder.is_dir():
+            drawn = {"available+period": f"for {cell.setting}", "all+full": None}
+            ranked = {protocol: {"candidates_hash": value} for protocol, value in drawn.items()}
+            (folder / "metrics.json").write_text(json.dumps({"phases": {"test": {"protocols": ranked}}}))
+    command = [str(plan), "--work", str(plan.parent / "work"), "--against", "plain"]
+    assert main(command) == 2
+    assert "better:LSVCR: other candidates under available+period" in capsys.readouterr().err
+    assert main([*command, "--protocol", "all+full"]) == 0  # every video: nothing is drawn
+
+
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(
     plan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ whose differences stand beside it.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,14 @@ def protocols_of(cells: Iterable[Cell], work: Path) -> list[str]:
     )
 
 
+def candidates_of(cells: Iterable[Cell], work: Path, *, protocol: str) -> set[str]:
+    """Hashes of the stored candidates that an arm's finished cells ranked; none where nothing is drawn."""
+    files = [work / cell.name / cell.model / "metrics.json" for cell in cells]
+    summaries = [json.loads(file.read_text(encoding="utf-8"))["phases"].get(PHASE) for file in files if file.is_file()]
+    found = [summary["protocols"].get(protocol) for summary in summaries if summary]
+    return {one["candidates_hash"] for one in found if one and one["candidates_hash"]}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Differences of arms to a baseline under a protocol, arm -> slice -> difference; what was left out, and why."""
@@ -117,8 +126,8 @@ def compare(
     """Differences of every arm to the arm `against` (a setting, or `setting:model`), of all instances and by slice.
     `protocol`: the ranking; None: the first of `HEADLINE` that the baseline has.
 
-    Left out are arms on other data or another split, without instances, without the metric, or without a seed of the
-    baseline's, and slices without instances.
+    Left out are arms on other data or another split, ranked against other candidates, without instances, without the
+    metric, or without a seed of the baseline's, and slices without instances.
 
     Raises:
         EvaluationError: the baseline is not in the plan, is several arms, is not finished or lacks protocol, metric or
@@ -143,6 +152,7 @@ def compare(
     known = [name for name, kind in baseline.schema.items() if kind == pl.Boolean]
     if unknown := [name for name in slices if name != "all" and name not in known]:
         raise EvaluationError(f"{named[0]} has no slice {', '.join(unknown)}; there are all, {', '.join(known)}")
+    candidates = candidates_of(arms[named[0]], work, protocol=protocol)
     found: dict[str, dict[str, Difference]] = {}
     left_out: list[str] = []
     for name, group in arms.items():
@@ -151,6 +161,8 @@ def compare(
         elsewhere = _instances(group[0]) != _instances(arms[named[0]][0])
         arm = pl.DataFrame() if elsewhere else read_arm(group, work, protocol=protocol)
         reason = "other data or another split" if elsewhere else _lacking(arm, baseline, metric, protocol)
+        if not reason and len(candidates | candidates_of(group, work, protocol=protocol)) > 1:
+            reason = f"other candidates under {protocol}"
         if reason:
             left_out.append(f"{name}: {reason}")
             continue
