@@ -16,23 +16,30 @@ PARTS = {"video": ("unseen_items", "unseen"), "comment": ("no_records", "no reco
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """The finished cells of a folder, in order of their names."""
+    """The finished cells of a folder that were ranked in the test phase, in order of their names; no tuning trials."""
     cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    return [cell for cell in cells if cell["status"] == "done"]
+    done = [cell for cell in cells if isinstance(cell, dict) and cell.get("status") == "done"]
+    return [cell for cell in done if cell.get("phases", {}).get("test")]
+
+
+def metrics_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics of the cells' test phases."""
+    found = [summary["metrics"] for cell in cells for summary in cell["phases"]["test"]["protocols"].values()]
+    return list(dict.fromkeys(name for metrics in found for name in metrics))
 
 
 def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: str = METRIC) -> float | None:
-    """A metric of a cell's test phase, of all targets or of one slice."""
-    found = cell["phases"]["test"]["protocols"][protocol]
+    """A metric of a cell's test phase, of all targets or of one slice; None where it was not ranked so."""
+    found = cell["phases"]["test"]["protocols"].get(protocol, {"metrics": {}, "slices": {}})
     value = (found["metrics"] if part is None else found["slices"].get(part, {})).get(metric)
     return None if value is None else float(value)
 
 
 def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
-    """Rows: setting and model, means over seeds (± the standard deviation where there are several); cells of one task,
-    ranked under the same protocols.
+    """Rows: setting and model, means over seeds (± the standard deviation where there are several), seconds of the
+    slowest; cells of one task.
     """
-    protocols = list(cells[0]["phases"]["test"]["protocols"])
+    protocols = list(dict.fromkeys(name for cell in cells for name in cell["phases"]["test"]["protocols"]))
     slice_name, title = PARTS[_kind(cells[0])]
     columns = [(protocol, part) for protocol in protocols for part in (None, slice_name)]
     titles = [f"{protocol}{f', {title}' if part else ''}" for protocol, part in columns]
@@ -49,7 +56,10 @@ def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
     for setting in sorted({cell["setting"] for cell in cells}):
         cell = next(cell for cell in cells if cell["setting"] == setting)
         found = cell["phases"]["test"]["protocols"]
-        chances = [f"{found[protocol]['chance'][metric]:.4f}" if part is None else "" for protocol, part in columns]
+        known = [(found.get(protocol, {}).get("chance") or {}).get(metric) for protocol, _ in columns]
+        chances = [
+            "" if part or value is None else f"{value:.4f}" for value, (_, part) in zip(known, columns, strict=True)
+        ]
         lines.append("| " + " | ".join([setting, "*chance*", "", *chances, "", ""]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -67,7 +77,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 when the folder holds no finished cell."""
+    """Print the table; 2 when the folder holds no finished cell, or none with the metric."""
     parser = argparse.ArgumentParser(prog="python -m recbole_lsvcr.benchmark.tables", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
@@ -75,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = read_cells(options.folder)
     if not cells:
         sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; compute some with cells.py\n")
+        return 2
+    if options.metric not in (known := metrics_of(cells)):
+        sys.stderr.write(f"{parser.prog}: error: no cell has a metric {options.metric}; there are {', '.join(known)}\n")
         return 2
     kinds = [kind for kind in PARTS if any(_kind(cell) == kind for cell in cells)]
     tables = [markdown([cell for cell in cells if _kind(cell) == kind], options.metric) for kind in kinds]
