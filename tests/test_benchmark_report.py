@@ -173,6 +173,8 @@ def test_differences_of_other_groups_are_not_ours_to_the_baselines(video: dict[s
     main_rows = differences.main_table(video)
     assert main_rows is not None and len(main_rows.rows) == 12 and main_rows.columns[0] == "LSVCR less"
     assert [row.cells[0].note for row in main_rows.rows].count("best baseline") == 1
+    assert "each arm averaged over its own seeds (their numbers in the last column)" in main_rows.caption
+    assert main_rows.columns[-1] == "seeds" and main_rows.rows[0].cells[-1].text == "3 / 1"
 
 
 def test_the_best_baseline_is_the_one_that_the_comparisons_say(video: dict[str, Any]) -> None:

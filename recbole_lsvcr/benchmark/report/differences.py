@@ -24,8 +24,9 @@ from recbole_lsvcr.titles import metric_title, slice_title
 Comparison = Mapping[str, Any]
 _COLUMNS = ("difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
 _ABOUT = (
-    "Mean over instances and common seeds; the interval draws users with replacement; p of a paired test clustered by"
-    " user, Holm over the baselines of the same protocol, metric and slice."
+    "Mean over instances, each arm averaged over its own seeds (their numbers in the last column); the interval draws"
+    " users with replacement; p of a paired test clustered by user, Holm over the baselines of the same protocol,"
+    " metric and slice."
 )
 
 
