@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from recbole_lsvcr.benchmark.report import (
     FILES,
+    charts,
     differences,
     html,
     latex,
@@ -236,6 +237,20 @@ def test_studies_that_were_not_run_are_not_there(video: dict[str, Any]) -> None:
     video["arms"] = [arm for arm in video["arms"] if arm["group"] == "main"]
     found = [studies.ablation_table, studies.steps_table, studies.health_table, studies.cold_table, tables.tuning_table]
     assert [make(video) for make in found] == [None] * 5
+
+
+def test_the_forest_draws_intervals_to_their_ends(video: dict[str, Any]) -> None:
+    found = [one for one in video["comparisons"] if (one["protocol"], one["metric"]) == ("available+period", "ndcg@10")]
+    for one in found:
+        if one["slice"] == "all":
+            one |= {"mean": -0.01, "low": -0.03, "high": 0.0}  # the upper end is zero, and there is one
+        if one["slice"] == "unseen_items":
+            one |= {"low": None, "high": None}
+    chart = charts.forest(video, "LSVCR")
+    assert chart is not None
+    bars = {trace["name"].split(" (")[0]: trace["error_x"] for trace in chart.data}
+    assert bars["all"]["array"] == [0.01] * 12 and bars["all"]["arrayminus"] == pytest.approx([0.02] * 12)
+    assert bars["unseen videos"]["array"] == bars["unseen videos"]["arrayminus"] == [0.0] * 12
 
 
 # ---------------------------------------------------------------------- CSV

@@ -198,8 +198,8 @@ def forest(task: Task, arm: str) -> Chart | None:
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [max(0.0, (number(one.get("high")) or one["mean"]) - one["mean"]) for one in some],
-                    "arrayminus": [max(0.0, one["mean"] - _low(one)) for one in some],
+                    "array": [_reach(one, "high") for one in some],
+                    "arrayminus": [_reach(one, "low") for one in some],
                     "thickness": 1.5,
                     "width": 3,
                 },
@@ -219,9 +219,12 @@ def forest(task: Task, arm: str) -> Chart | None:
     return Chart(f"{arm} against every baseline", caption, data, look, max(220, 110 + 34 * len(names)))
 
 
-def _low(one: Mapping[str, Any]) -> float:
-    low = number(one.get("low"))
-    return float(one["mean"]) if low is None else low
+def _reach(one: Mapping[str, Any], end: str) -> float:
+    """How far the interval reaches from the mean; 0 where there is none."""
+    found, middle = number(one.get(end)), float(one["mean"])
+    if found is None:
+        return 0.0
+    return max(0.0, found - middle if end == "high" else middle - found)
 
 
 def _difference_hover(one: Mapping[str, Any]) -> str:
