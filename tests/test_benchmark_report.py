@@ -167,6 +167,14 @@ def test_behind_a_rule_the_best_trained_baseline_is_named_too(video: dict[str, A
     assert f"Against the best trained baseline, {HOSTILE}" in found.text
 
 
+def test_equal_means_that_were_not_compared_are_not_behind(video: dict[str, Any]) -> None:
+    video["comparisons"] = []
+    level = arm_of(video, HOSTILE)["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
+    arm_of(video, "LSVCR")["quality"]["available+period"]["all"]["ndcg@10"]["mean"] = level
+    (found,) = words.findings(video)
+    assert found.verdict == "unclear" and "is not shown to be ahead" in found.text and "+0.0000 (+0.0 %)" in found.text
+
+
 def test_differences_of_other_groups_are_not_ours_to_the_baselines(video: dict[str, Any]) -> None:
     names = {arm["name"] for arm in video["arms"] if arm["group"] == "main"}
     for table in (differences.main_table(video), differences.slice_table(video), differences.other_table(video)):

@@ -124,7 +124,7 @@ def _verdict(gap: float, one: Mapping[str, Any] | None) -> str:
         low, high, p = (number(one.get(key)) for key in ("low", "high", "p_holm"))
         if low is None or high is None or low <= 0 <= high or (p is not None and p >= LEVEL):
             return "unclear"
-    return "ahead" if gap > 0 else "behind"
+    return "ahead" if gap > 0 else "behind" if gap < 0 else "unclear"
 
 
 def _learned(task: Task, arm: Arm, best: Arm) -> str:
