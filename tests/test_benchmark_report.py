@@ -29,6 +29,7 @@ from recbole_lsvcr.benchmark.report import (
     html,
     latex,
     markdown,
+    quality_charts,
     rows,
     studies,
     tables,
@@ -463,6 +464,23 @@ def test_whatever_is_changed_is_shown_or_refused(
             form(changed)
         outcomes.append("shown")
     assert outcomes.count("refused") > 10 and outcomes.count("shown") > 10
+
+
+def test_numbers_out_of_place_are_left_out(
+    video: dict[str, Any], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a form may hold and no benchmark writes: nothing where a protocol stands, times before zero, NaN."""
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", str)
+    own = arm_of(video, "LSVCR")
+    own["cost"]["seconds_to_best"] = -3.0
+    own["curves"][0]["epochs"][1] = float("nan")
+    own["alignment"]["log"][1]["step"] = float("nan")
+    video["ranked"]["all+full"] = None
+    changed = {**results, "tasks": {"video": video}}
+    check(changed)
+    assert "LSVCR" in html.page(changed) and "LSVCR" in rows.table(changed)
+    chart = quality_charts.cost_chart(video)
+    assert chart is not None and not any("LSVCR" in trace["text"] for trace in chart.data)
 
 
 # ---------------------------------------------------------------------- files and the command

@@ -110,14 +110,13 @@ def curves(task: Task) -> Chart | None:
     return Chart("Learning curves", caption, data, look, 440)
 
 
-def _run(curve: Mapping[str, Any]) -> dict[Any, Any]:
-    """epoch -> validation score; epoch None ends the line."""
-    found = {
+def _run(curve: Mapping[str, Any]) -> dict[Any, float]:
+    """epoch -> validation score."""
+    return {
         epoch: value
         for epoch, one in zip(curve.get("epochs") or [], curve.get("valid") or [], strict=False)
-        if (value := number(one)) is not None
+        if (value := number(one)) is not None and number(epoch) is not None
     }
-    return {**found}
 
 
 def slices(task: Task) -> Chart | None:

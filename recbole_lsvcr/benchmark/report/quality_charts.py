@@ -140,7 +140,7 @@ def cost_chart(task: Task) -> Chart | None:
     for arm in group(task, MAIN):
         value = mean(arm, protocol, metric)
         seconds = number((arm.get("cost") or {}).get("seconds_to_best"))
-        if value is not None and seconds:
+        if value is not None and seconds and seconds > 0:
             found.append((seconds, value, arm))
         elif value is not None and arm.get("role") == "rule":
             rules.append((value, arm))

@@ -36,7 +36,8 @@ def table(results: Mapping[str, Any]) -> str:
         for arm in task["arms"]:
             head = (name, arm["group"], arm["name"], arm["model"], arm["setting"])
             writer.writerows((*head, *row) for row in _arm(arm))
-        for protocol, ranked in task["ranked"].items():
+        for protocol, found in task["ranked"].items():
+            ranked = found or {}
             tail = (ranked.get("instances"), ranked.get("users"))
             for metric, value in (ranked.get("chance") or {}).items():
                 row = (name, "chance", "chance", "", "", protocol, "all", metric, "mean", _value(value), *tail)

@@ -103,7 +103,9 @@ def losses(task: Task) -> list[Chart]:
             plain = not (is_ours(arm) and arm.get("group") == MAIN)
             style = line_style(counts[plain], {} if plain else arm)
             counts[plain] += 1
-            points = [(entry.get("step"), value) for entry in log if (value := number(entry.get(name))) is not None]
+            points = [
+                (number(entry.get("step")), value) for entry in log if (value := number(entry.get(name))) is not None
+            ]
             if points:
                 data.append(
                     {
