@@ -118,6 +118,21 @@ def test_the_gain_is_over_the_best_baseline_of_each_column_rules_included(video:
     assert gains.cells[6].text == percent(own["mrr"]["mean"] / base - 1) and gains.cells[6].hint == f"against {HOSTILE}"
 
 
+def test_a_mean_over_other_instances_is_neither_marked_nor_gained_over(video: dict[str, Any]) -> None:
+    fewer = arm_of(video, "MBHT")["quality"]["available+period"]["all"]
+    fewer["instances"], fewer["users"] = 20, 3
+    for metric in METRICS:
+        fewer[metric]["mean"] = 0.9
+    table = tables.main_table(video, "available+period")
+    cells = {row.cells[0].text: row.cells[4] for row in table.rows}
+    assert cells["MBHT"].mark == "" and cells["LSVCR"].mark == "best"
+    assert cells["MBHT"].note == "20 instances of 3 users" and cells["LSVCR"].note == ""
+    assert "(20 instances of 3 users)" in "\n".join(markdown.lines_of(table))
+    assert table.foot[-1].cells[4].hint == f"against {HOSTILE}"
+    video["comparisons"] = []
+    assert f"the best baseline, {HOSTILE}: NDCG@10" in words.findings(video)[0].text
+
+
 def test_numbers_are_written_with_care() -> None:
     assert [score(None), score(0.5), score(0.5, 0.01)] == ["–", "0.5000", "0.5000 ± 0.0100"]
     assert [probability(p) for p in (None, 0.0, 0.00099, 0.05, 1.0)] == ["–", "< 0.001", "< 0.001", "0.050", "1.000"]

@@ -27,7 +27,9 @@ from recbole_lsvcr.benchmark.report.view import (
     settings,
     shown_metrics,
     size,
+    size_of,
     status,
+    usual_size,
     whole,
 )
 from recbole_lsvcr.benchmark.vocabulary import MAIN
@@ -45,16 +47,23 @@ COSTS = {
 
 
 def quality_rows(arms: Sequence[Arm], columns: Sequence[tuple[str, str, str]]) -> tuple[Row, ...]:
-    """A row an arm: mean ± std of each column (protocol, metric, slice), the best and the second marked."""
-    marked = [marks([mean(arm, *column) for arm in arms]) for column in columns]
+    """A row an arm: mean ± std of each column (protocol, metric, slice), the best and the second marked. A mean over
+    other instances than most arms have is shown with their number, and no mark."""
+    usual = [usual_size(arms, protocol, part) for protocol, _, part in columns]
+    marked = []
+    for column, expected in zip(columns, usual, strict=True):
+        alike = [size_of(arm, column[0], column[2]) == expected for arm in arms]
+        marked.append(marks([mean(arm, *column) if one else None for arm, one in zip(arms, alike, strict=True)]))
     rows = []
     for place, arm in enumerate(arms):
         cells = [name_cell(arm)]
-        for column, found in zip(columns, marked, strict=True):
+        for column, found, expected in zip(columns, marked, usual, strict=True):
             some = quality(arm, *column)
-            value = number(some.get("mean"))
+            value, counts = number(some.get("mean")), size_of(arm, column[0], column[2])
+            other = value is not None and counts != expected
+            note = f"{counts[0]:,} instances of {counts[1]:,} users" if other else ""
             seeds = ", ".join(f"seed {seed}: {score(number(one))}" for seed, one in (some.get("values") or {}).items())
-            cells.append(Cell(score(value, number(some.get("std"))), value, found[place], seeds))
+            cells.append(Cell(score(value, number(some.get("std"))), value, found[place], seeds, note))
         rows.append(Row(tuple(cells), kind(arm), status(arm)))
     return tuple(rows)
 
@@ -67,7 +76,7 @@ def main_table(task: Task, protocol: str) -> Table:
     known = any(value is not None for value in chance.values())
     foot = [_foot("chance", [score(chance[name]) for name in metrics])] if known else []
     for arm in arms:
-        compared = best_baseline(task, protocol, metrics[0]) is not None
+        compared = best_baseline(task, arm, protocol, metrics[0]) is not None
         if compared and is_ours(arm) and any(mean(arm, protocol, name) is not None for name in metrics):
             foot.append(_gain(task, arm, protocol, metrics))
     return Table(
@@ -82,7 +91,7 @@ def main_table(task: Task, protocol: str) -> Table:
 def _gain(task: Task, arm: Arm, protocol: str, metrics: Sequence[str]) -> Row:
     shown, hints = [], []
     for name in metrics:
-        best, own = best_baseline(task, protocol, name), mean(arm, protocol, name)
+        best, own = best_baseline(task, arm, protocol, name), mean(arm, protocol, name)
         base = None if best is None else mean(best, protocol, name)
         shown.append(percent((own - base) / base if own is not None and base else None))
         hints.append("" if best is None else f"against {best['name']}")

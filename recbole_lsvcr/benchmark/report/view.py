@@ -6,6 +6,7 @@ HTML, Markdown and LaTeX only differ in how they write a `Table`, so that rows, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,11 +145,22 @@ def mean(arm: Arm, protocol: str, metric: str, part: str = "all") -> float | Non
     return number(quality(arm, protocol, metric, part).get("mean"))
 
 
+def size_of(arm: Arm, protocol: str, part: str = "all") -> tuple[int, int]:
+    """Instances and users of an arm's slice."""
+    found = ((arm.get("quality") or {}).get(protocol) or {}).get(part) or {}
+    return int(number(found.get("instances")) or 0), int(number(found.get("users")) or 0)
+
+
 def size(arms: Iterable[Arm], protocol: str, part: str) -> tuple[int, int]:
     """Instances and users of a slice: the most that any arm has."""
-    found = [((arm.get("quality") or {}).get(protocol) or {}).get(part) or {} for arm in arms]
-    instances, users = ([int(number(some.get(key)) or 0) for some in found] for key in ("instances", "users"))
-    return max(instances, default=0), max(users, default=0)
+    found = [size_of(arm, protocol, part) for arm in arms]
+    return max((one for one, _ in found), default=0), max((one for _, one in found), default=0)
+
+
+def usual_size(arms: Iterable[Arm], protocol: str, part: str) -> tuple[int, int]:
+    """Instances and users of a slice as most of the arms have them: means over others cannot be set beside theirs."""
+    found = Counter(some for arm in arms if (some := size_of(arm, protocol, part))[0])
+    return found.most_common(1)[0][0] if found else (0, 0)
 
 
 def is_ours(arm: Arm) -> bool:
@@ -167,16 +179,18 @@ def primary(task: Task) -> tuple[str, str]:
     return task["primary"]["protocol"] or "", task["primary"]["metric"]
 
 
-def best_baseline(task: Task, protocol: str, metric: str, part: str = "all", *, learned: bool = False) -> Arm | None:
-    """The baseline with the highest mean; rules count unless only learned ones are asked for. The first of equals."""
+def best_baseline(task: Task, arm: Arm, protocol: str, metric: str, *, learned: bool = False) -> Arm | None:
+    """The baseline with the highest mean over as many instances and users as `arm` has; rules count unless only learned
+    ones are asked for. The first of equals."""
     known = [
-        arm
-        for arm in group(task, MAIN)
-        if not is_ours(arm)
-        and mean(arm, protocol, metric, part) is not None
-        and not (learned and arm.get("role") == "rule")
+        other
+        for other in group(task, MAIN)
+        if not is_ours(other)
+        and mean(other, protocol, metric) is not None
+        and size_of(other, protocol) == size_of(arm, protocol)
+        and not (learned and other.get("role") == "rule")
     ]
-    return max(known, key=lambda arm: mean(arm, protocol, metric, part) or 0.0, default=None)
+    return max(known, key=lambda other: mean(other, protocol, metric) or 0.0, default=None)
 
 
 def shown_metrics(task: Task) -> list[str]:

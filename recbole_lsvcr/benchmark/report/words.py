@@ -82,7 +82,7 @@ def _best(task: Task, arm: Arm) -> Arm | None:
         for other in group(task, MAIN):
             if other["name"] == found["baseline"] and mean(other, protocol, metric) is not None:
                 return other
-    return best_baseline(task, protocol, metric)
+    return best_baseline(task, arm, protocol, metric)
 
 
 def _certainty(task: Task, one: Mapping[str, Any] | None) -> str:
@@ -130,7 +130,7 @@ def _verdict(gap: float, one: Mapping[str, Any] | None) -> str:
 def _learned(task: Task, arm: Arm, best: Arm) -> str:
     """How it stands against trained models, where a rule is the best baseline."""
     protocol, metric = primary(task)
-    other = best_baseline(task, protocol, metric, learned=True)
+    other = best_baseline(task, arm, protocol, metric, learned=True)
     if best.get("role") != "rule" or other is None:
         return ""
     one = differences.comparison(task, arm["name"], other["name"])
