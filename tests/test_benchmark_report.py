@@ -304,6 +304,15 @@ def test_csv_holds_every_number_exactly(results: dict[str, Any]) -> None:
     assert found == expected
 
 
+def test_no_name_is_a_formula_of_a_spreadsheet(video: dict[str, Any], results: dict[str, Any]) -> None:
+    arm_of(video, "MBHT")["name"] = '=HYPERLINK("http://x")'
+    arm_of(video, "DMT")["name"] = "-REG"
+    found = list(csv.DictReader(io.StringIO(rows.table({**results, "tasks": {"video": video}}))))
+    names = {row["arm"] for row in found}
+    assert {'\'=HYPERLINK("http://x")', "'-REG", HOSTILE} <= names
+    assert all(text[:1] not in ("=", "+", "-", "@") for row in found for text in row.values())
+
+
 # ---------------------------------------------------------------------- Markdown
 
 

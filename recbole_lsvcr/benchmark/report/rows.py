@@ -27,21 +27,22 @@ COLUMNS = (
 
 def table(results: Mapping[str, Any]) -> str:
     """CSV of `COLUMNS`: a row per seed, and one each for `mean` and `std`; an unknown value is empty. What a random
-    order gives is the group `chance`. An arm without a number has no row.
+    order gives is the group `chance`. An arm without a number has no row. A name that a spreadsheet would take for a
+    formula has an apostrophe before it.
     """
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, task in results["tasks"].items():
         for arm in task["arms"]:
-            head = (name, arm["group"], arm["name"], arm["model"], arm["setting"])
+            head = [_name(part) for part in (name, arm["group"], arm["name"], arm["model"], arm["setting"])]
             writer.writerows((*head, *row) for row in _arm(arm))
         for protocol, found in task["ranked"].items():
             ranked = found or {}
             tail = (ranked.get("instances"), ranked.get("users"))
             for metric, value in (ranked.get("chance") or {}).items():
-                row = (name, "chance", "chance", "", "", protocol, "all", metric, "mean", _value(value), *tail)
-                writer.writerow(row)
+                row = (_name(name), "chance", "chance", "", "", _name(protocol), "all", _name(metric), "mean")
+                writer.writerow((*row, _value(value), *tail))
     return written.getvalue()
 
 
@@ -54,7 +55,11 @@ def _arm(arm: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                     continue
                 values = {**(spread.get("values") or {}), "mean": spread.get("mean"), "std": spread.get("std")}
                 for seed, value in values.items():
-                    yield (protocol, part, metric, seed, _value(value), *tail)
+                    yield (*map(_name, (protocol, part, metric, seed)), _value(value), *tail)
+
+
+def _name(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _value(value: Any) -> str:
