@@ -341,6 +341,12 @@ def test_markdown_tables_have_one_row_per_arm(results: dict[str, Any]) -> None:
     assert "python run_lsvcr.py --config 'my study.yaml' --benchmark --ablation" in text
 
 
+def test_a_summary_is_html_without_markdown(video: dict[str, Any], results: dict[str, Any]) -> None:
+    arm_of(video, "MBHT")["name"] = "MBHT [a_]\n\n<b>*"
+    text = markdown.markdown({**results, "tasks": {"video": video}})
+    assert "<details><summary>Trials of MBHT [a_] &lt;b&gt;*</summary>\n\n| trial |" in text
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_one_cell_of_markdown(text: str) -> None:
     shown_text = markdown.escaped(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from recbole_lsvcr.benchmark.report import differences, studies, tables, words
@@ -50,7 +51,8 @@ def _task(task: Task) -> Iterator[str]:
     tried = [arm for arm in group(task, MAIN) if arm["trials"]]
     for arm in tried:
         table = tables.trial_table(arm)
-        yield from (f"<details><summary>Trials of {escaped(table.title)}</summary>", "", *lines_of(table), "")
+        title = escape(" ".join(table.title.split()))  # no Markdown is read up to the empty line
+        yield from (f"<details><summary>Trials of {title}</summary>", "", *lines_of(table), "")
         yield from ("</details>", "")
 
 
