@@ -357,13 +357,6 @@ def test_any_text_is_one_cell_of_markdown(text: str) -> None:
 # ---------------------------------------------------------------------- LaTeX
 
 
-def unescaped(text: str) -> str:
-    """What LaTeX would print, commands of formatting aside."""
-    for letter, command in latex.CHARACTERS.items():
-        text = text.replace(command, letter) if command.startswith("\\text") else text
-    return text
-
-
 def test_latex_is_balanced_and_every_row_has_every_column(results: dict[str, Any]) -> None:
     text = latex.latex(results)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
