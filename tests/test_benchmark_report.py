@@ -241,6 +241,20 @@ def test_an_ablation_is_compared_with_the_full_model(video: dict[str, Any]) -> N
     assert next(row for row in table.rows if "diversification" in row.cells[0].text).status.startswith("failed")
 
 
+def test_an_interval_stands_beside_the_difference_it_is_of(video: dict[str, Any]) -> None:
+    """Also where the instances of some seed are gone, and the difference is not that of the means shown."""
+    wanted = {"protocol": "available+period", "metric": "ndcg@10", "slice": "all"}
+    for one in video["comparisons"]:
+        if all(one[name] == value for name, value in wanted.items()):
+            one |= {"mean": -0.0321, "low": -0.04, "high": -0.02, "best": one["baseline"] == "Newest"}
+    table = studies.ablation_table(video)
+    assert table is not None
+    cell = next(row.cells[-1] for row in table.rows if row.cells[0].text == "w/o SSC")
+    assert (cell.text, cell.value) == ("-0.0321 [-0.0400, -0.0200]", -0.0321)
+    said = words.findings(video)[0].text
+    assert "the best baseline (a rule), Newest" in said and said.endswith("): -0.0321 [-0.0400, -0.0200].")
+
+
 def test_an_ablation_without_the_full_model_in_it_is_compared_with_the_main_one(video: dict[str, Any]) -> None:
     video["arms"] = [arm for arm in video["arms"] if (arm["name"], arm["group"]) != ("LSVCR", "ablation")]
     assert studies.full_model(video) is arm_of(video, "LSVCR")

@@ -66,9 +66,10 @@ def ablation_table(task: Task) -> Table | None:
     for arm, row in zip(arms, quality_rows(arms, [(protocol, name, "all") for name in metrics]), strict=True):
         own = mean(arm, protocol, metric)
         base = None if full is None or full is arm else mean(full, protocol, metric)
-        gap = None if own is None or base is None else own - base
         found = {} if full is None else differences.comparison(task, arm["name"], full["name"], ABLATION) or {}
-        low, high = (number(found.get(key)) for key in ("low", "high"))
+        gap, low, high = (number(found.get(key)) for key in ("mean", "low", "high"))
+        if gap is None and own is not None and base is not None:
+            gap = own - base
         text = signed(gap) if low is None or high is None else f"{signed(gap)} [{signed(low)}, {signed(high)}]"
         rows.append(Row((*row.cells, Cell(text, gap)), "ours" if arm is full else row.kind, status(arm)))
     return Table(

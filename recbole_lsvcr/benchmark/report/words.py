@@ -136,10 +136,14 @@ def _learned(task: Task, arm: Arm, best: Arm) -> str:
     one = differences.comparison(task, arm["name"], other["name"])
     own, base = mean(arm, protocol, metric), mean(other, protocol, metric)
     assert own is not None and base is not None
-    interval = ""
+    gap, interval = None, ""
     if one is not None:
-        interval = f" [{signed(number(one.get('low')))}, {signed(number(one.get('high')))}]"
-    return f" Against the best trained baseline, {other['name']} ({score(base)}): {signed(own - base)}{interval}."
+        gap, interval = (
+            number(one.get("mean")),
+            f" [{signed(number(one.get('low')))}, {signed(number(one.get('high')))}]",
+        )
+    gap = own - base if gap is None else gap
+    return f" Against the best trained baseline, {other['name']} ({score(base)}): {signed(gap)}{interval}."
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
