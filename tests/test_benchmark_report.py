@@ -133,6 +133,13 @@ def test_a_mean_over_other_instances_is_neither_marked_nor_gained_over(video: di
     assert f"the best baseline, {HOSTILE}: NDCG@10" in words.findings(video)[0].text
 
 
+def test_every_form_says_what_stands_behind_the_plus_and_minus(results: dict[str, Any], page: str) -> None:
+    said = "Means over seeds {} their standard deviation; the best bold, the second underlined."
+    protocols = sum(len(names) for names in PROTOCOLS.values())
+    assert page.count(said.format("±")) == markdown.markdown(results).count(said.format("±")) == protocols
+    assert latex.latex(results).count(said.format(r"$\pm$")) == 2
+
+
 def test_numbers_are_written_with_care() -> None:
     assert [score(None), score(0.5), score(0.5, 0.01)] == ["–", "0.5000", "0.5000 ± 0.0100"]
     assert [probability(p) for p in (None, 0.0, 0.00099, 0.05, 1.0)] == ["–", "< 0.001", "< 0.001", "0.050", "1.000"]

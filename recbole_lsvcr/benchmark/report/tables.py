@@ -45,6 +45,8 @@ COSTS = {
     "ranked_per_second": "ranked / s",
 }
 
+_READING = "Means over seeds ± their standard deviation; the best bold, the second underlined."
+
 
 def quality_rows(arms: Sequence[Arm], columns: Sequence[tuple[str, str, str]]) -> tuple[Row, ...]:
     """A row an arm: mean ± std of each column (protocol, metric, slice), the best and the second marked. A mean over
@@ -84,7 +86,7 @@ def main_table(task: Task, protocol: str) -> Table:
         ("", *(metric_title(name) for name in metrics)),
         quality_rows(arms, [(protocol, name, "all") for name in metrics]),
         tuple(foot),
-        about_protocol(task, protocol),
+        f"{about_protocol(task, protocol)} {_READING}".lstrip(),
     )
 
 
