@@ -307,6 +307,7 @@ def test_csv_holds_every_number_exactly(results: dict[str, Any]) -> None:
         key = tuple(row[name] for name in rows.COLUMNS[:9])
         assert key not in found
         found[key] = [float(row[name]) if row[name] else None for name in ("value", "instances", "users")]
+        assert (row["dataset"], row["synthetic"]) == ("sample <i>&", "True")
     expected = {}
     for task_name, task in results["tasks"].items():
         for arm in task["arms"]:

@@ -22,6 +22,8 @@ COLUMNS = (
     "value",
     "instances",
     "users",
+    "dataset",
+    "synthetic",
 )
 
 
@@ -30,19 +32,20 @@ def table(results: Mapping[str, Any]) -> str:
     order gives is the group `chance`. An arm without a number has no row. A name that a spreadsheet would take for a
     formula has an apostrophe before it.
     """
+    study = (_name(results["dataset"]), results["synthetic"])
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, task in results["tasks"].items():
         for arm in task["arms"]:
             head = [_name(part) for part in (name, arm["group"], arm["name"], arm["model"], arm["setting"])]
-            writer.writerows((*head, *row) for row in _arm(arm))
+            writer.writerows((*head, *row, *study) for row in _arm(arm))
         for protocol, found in task["ranked"].items():
             ranked = found or {}
             tail = (ranked.get("instances"), ranked.get("users"))
             for metric, value in (ranked.get("chance") or {}).items():
                 row = (_name(name), "chance", "chance", "", "", _name(protocol), "all", _name(metric), "mean")
-                writer.writerow((*row, _value(value), *tail))
+                writer.writerow((*row, _value(value), *tail, *study))
     return written.getvalue()
 
 
