@@ -140,6 +140,15 @@ def test_every_form_says_what_stands_behind_the_plus_and_minus(results: dict[str
     assert latex.latex(results).count(said.format(r"$\pm$")) == 2
 
 
+def test_an_arm_without_a_ranking_under_a_protocol_has_its_reason(results: dict[str, Any], page: str) -> None:
+    video = results["tasks"]["video"]
+    rows_of = {row.cells[0].text: row for row in tables.main_table(video, "all+uniform").rows}
+    assert rows_of["Caser"].status == "not ranked under all+uniform" and rows_of["LSVCR"].status == ""
+    assert all(row.status for row in rows_of.values() if row.empty)
+    assert page.count("not ranked under all+uniform</td>") == 1
+    assert "| not ranked under all+uniform |" in markdown.markdown(results)
+
+
 def test_numbers_are_written_with_care() -> None:
     assert [score(None), score(0.5), score(0.5, 0.01)] == ["–", "0.5000", "0.5000 ± 0.0100"]
     assert [probability(p) for p in (None, 0.0, 0.00099, 0.05, 1.0)] == ["–", "< 0.001", "< 0.001", "0.050", "1.000"]

@@ -25,7 +25,6 @@ from recbole_lsvcr.benchmark.report.view import (
     shown_metrics,
     signed,
     size,
-    status,
 )
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS
 from recbole_lsvcr.titles import metric_title, slice_title
@@ -71,7 +70,7 @@ def ablation_table(task: Task) -> Table | None:
         if gap is None and own is not None and base is not None:
             gap = own - base
         text = signed(gap) if low is None or high is None else f"{signed(gap)} [{signed(low)}, {signed(high)}]"
-        rows.append(Row((*row.cells, Cell(text, gap)), "ours" if arm is full else row.kind, status(arm)))
+        rows.append(Row((*row.cells, Cell(text, gap)), "ours" if arm is full else row.kind, row.status))
     return Table(
         f"Ablation: {protocol}",
         ("", *(metric_title(name) for name in metrics), f"{metric_title(metric)} less full"),
@@ -93,7 +92,7 @@ def steps_table(task: Task) -> Table | None:
     protocol, metric = primary(task)
     parts = [name for name in STEP_SLICES if size(arms, protocol, name)[0]]
     rows = [
-        Row((row.cells[0], _steps_cell(arm, row), *row.cells[1:]), row.kind, status(arm))
+        Row((row.cells[0], _steps_cell(arm, row), *row.cells[1:]), row.kind, row.status)
         for arm, row in zip(arms, quality_rows(arms, [(protocol, metric, name) for name in parts]), strict=True)
     ]
     return Table(

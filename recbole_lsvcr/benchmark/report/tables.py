@@ -66,7 +66,7 @@ def quality_rows(arms: Sequence[Arm], columns: Sequence[tuple[str, str, str]]) -
             note = f"{counts[0]:,} instances of {counts[1]:,} users" if other else ""
             seeds = ", ".join(f"seed {seed}: {score(number(one))}" for seed, one in (some.get("values") or {}).items())
             cells.append(Cell(score(value, number(some.get("std"))), value, found[place], seeds, note))
-        rows.append(Row(tuple(cells), kind(arm), status(arm)))
+        rows.append(Row(tuple(cells), kind(arm), status(arm, columns[0][0] if columns else None)))
     return tuple(rows)
 
 

@@ -215,11 +215,13 @@ def marks(values: Sequence[float | None], *, lowest: bool = False) -> list[str]:
     return ["" if value is None else titles.get(value, "") for value in values]
 
 
-def status(arm: Arm) -> str:
-    """What is wrong with an arm; nothing where it is done."""
-    if arm.get("status") == "done":
+def status(arm: Arm, protocol: str | None = None) -> str:
+    """What is wrong with an arm, or that it was not ranked under a protocol; nothing where all is well."""
+    if arm.get("status") != "done":
+        return f"{arm.get('status')}: {arm['reason']}" if arm.get("reason") else str(arm.get("status"))
+    if protocol is None or (arm.get("quality") or {}).get(protocol):
         return ""
-    return f"{arm.get('status')}: {arm['reason']}" if arm.get("reason") else str(arm.get("status"))
+    return f"not ranked under {protocol}" if protocol else "not ranked"
 
 
 def kind(arm: Arm) -> str:
