@@ -280,6 +280,24 @@ def test_an_ablation_without_the_full_model_in_it_is_compared_with_the_main_one(
     assert table is not None and [row.cells[0].text for row in table.rows][:2] == ["LSVCR", "w/o SSC"]
 
 
+def test_differences_of_cold_start_and_alignment_steps_are_shown(
+    video: dict[str, Any], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", str)
+    example = next(one for one in video["comparisons"] if one["group"] == "ablation")
+    for group, arm, baseline in (
+        ("cold", "UniSRec", "LSVCR without ids"),
+        ("cold", "LSVCR", "LSVCR without ids"),
+        ("alignment-steps", "500 steps", "0 steps"),
+    ):
+        given = {"group": group, "arm": arm, "baseline": baseline, "slice": "unseen_items"}
+        video["comparisons"].append({**example, **given, "mean": 0.0123, "low": 0.0101, "high": 0.0145})
+    changed = {**results, "tasks": {"video": video}}
+    for text in (html.page(changed), markdown.markdown(changed).replace("\\", "")):
+        assert "arm less the one compared with" in text and "500 steps less" in text
+        assert "UniSRec less LSVCR without ids" in text and text.count("[+0.0101, +0.0145]") == 3
+
+
 def test_alignment_steps_are_in_order_and_none_is_zero(video: dict[str, Any]) -> None:
     video["arms"].reverse()
     table = studies.steps_table(video)

@@ -28,6 +28,7 @@ _ABOUT = (
     " users with replacement; p of a paired test clustered by user, Holm over the baselines of the same protocol,"
     " metric and slice."
 )
+_ABOUT_GROUP = "95 % intervals draw users with replacement; Holm over the arms of the same metric and slice."
 
 
 def compared(task: Task, group: str = MAIN) -> list[Comparison]:
@@ -82,11 +83,24 @@ def other_table(task: Task, *, whole_only: bool = False) -> Table | None:
     return _table("Differences under other protocols and by other metrics", found, columns)
 
 
-def _table(title: str, found: Sequence[Comparison], columns: Sequence[str], caption: str = "") -> Table | None:
+def group_table(task: Task, group: str) -> Table | None:
+    """The arms of another group less what they are compared with, in every slice; None where nothing was compared."""
+    protocol, metric = primary(task)
+    title = f"Differences between these arms: {metric_title(metric)}, {protocol}"
+    return _table(title, headline(task, group), ("slice",), _ABOUT_GROUP, "arm less the one compared with")
+
+
+def _table(
+    title: str,
+    found: Sequence[Comparison],
+    columns: Sequence[str],
+    caption: str = "",
+    pairs: str = "ours less baseline",
+) -> Table | None:
     if not found:
         return None
     several = len({one["arm"] for one in found}) > 1
-    first = "ours less baseline" if several else f"{found[0]['arm']} less"
+    first = pairs if several else f"{found[0]['arm']} less"
     rows = tuple(_row(one, columns, several=several) for one in found)
     return Table(title, (first, *columns, *_COLUMNS), rows, caption=caption)
 

@@ -13,7 +13,7 @@ from recbole_lsvcr.benchmark.report import charts, differences, quality_charts, 
 from recbole_lsvcr.benchmark.report.figure import Chart
 from recbole_lsvcr.benchmark.report.style import CHARTS, SORTING, STYLE, TABS
 from recbole_lsvcr.benchmark.report.view import Cell, Row, Table, Task, group, primary, protocols, task_title
-from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.benchmark.vocabulary import COLD, MAIN, STEPS
 
 _LONG, _MOST = 24, 240  # letters from which on a cell breaks its line, and is cut
 _NOTES = 5  # notes shown at once
@@ -78,7 +78,11 @@ class _Page:
             "Hyper-parameters": self._tuning(task),
             "Ablation": self._join([study_charts.ablation(task)], [studies.ablation_table(task)]),
             "Alignment": self._alignment(task),
-            "Cold start": self._join([study_charts.cold(task)], [studies.cold_table(task)]),
+            "Cold start": self._join(
+                [study_charts.cold(task)],
+                [studies.cold_table(task)],
+                folded=[differences.group_table(task, COLD)],
+            ),
         }
         kept = {name: content for name, content in sections.items() if content}
         ids = {name: f"{place}-{number}" for number, name in enumerate(kept)}
@@ -120,7 +124,11 @@ class _Page:
         losses = [self._box(chart) for chart in study_charts.losses(task)]
         grid = f'<div class="grid">{"".join(losses)}</div>' if losses else ""
         return (
-            self._join([study_charts.steps(task)], [studies.steps_table(task)])
+            self._join(
+                [study_charts.steps(task)],
+                [studies.steps_table(task)],
+                folded=[differences.group_table(task, STEPS)],
+            )
             + self._join([], [studies.health_table(task)])
             + grid
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_lsvcr.benchmark.report import differences, studies, tables, words
 from recbole_lsvcr.benchmark.report.view import Row, Table, Task, group, protocols, task_title
-from recbole_lsvcr.benchmark.vocabulary import MAIN
+from recbole_lsvcr.benchmark.vocabulary import COLD, MAIN, STEPS
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -42,8 +42,10 @@ def _task(task: Task) -> Iterator[str]:
         tables.tuning_table(task),
         studies.ablation_table(task),
         studies.steps_table(task),
+        differences.group_table(task, STEPS),
         studies.health_table(task),
         studies.cold_table(task),
+        differences.group_table(task, COLD),
         differences.other_table(task, whole_only=True),
     ):
         if table is not None:
