@@ -244,6 +244,24 @@ def test_without_a_number_of_ours_there_is_no_verdict(video: dict[str, Any]) -> 
 # ---------------------------------------------------------------------- further studies
 
 
+def test_what_was_tuned_for_another_study_alone_is_shown_and_nothing_twice(
+    video: dict[str, Any], results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", str)
+    whole = arm_of(video, "LSVCR")
+    for arm in video["arms"]:
+        if arm["group"] == "cold":  # LSVCR is the arm of the main group again
+            arm |= {"trials": whole["trials"], "setting": "main" if arm["name"] == "LSVCR" else arm["name"]}
+            arm["model"] = arm["name"].split()[0]
+    table = tables.tuning_table(video)
+    assert table is not None
+    names = [row.cells[0].text for row in table.rows]
+    assert names[-3:] == ["LSVCR", "UniSRec", "LSVCR without ids"] and names.count("LSVCR") == 1
+    changed = {**results, "tasks": {"video": video}}
+    assert "<h3>LSVCR without ids</h3>" in html.page(changed)
+    assert "Trials of LSVCR without ids</summary>" in markdown.markdown(changed)
+
+
 def test_an_ablation_is_compared_with_the_full_model(video: dict[str, Any]) -> None:
     full = arm_of(video, "LSVCR", "ablation")["quality"]["available+period"]["all"]["ndcg@10"]["mean"]
     table = studies.ablation_table(video)

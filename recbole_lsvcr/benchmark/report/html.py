@@ -12,8 +12,8 @@ from dataset_tools.portrait import POLICY
 from recbole_lsvcr.benchmark.report import charts, differences, quality_charts, studies, study_charts, tables, words
 from recbole_lsvcr.benchmark.report.figure import Chart
 from recbole_lsvcr.benchmark.report.style import CHARTS, SORTING, STYLE, TABS
-from recbole_lsvcr.benchmark.report.view import Cell, Row, Table, Task, group, primary, protocols, task_title
-from recbole_lsvcr.benchmark.vocabulary import COLD, MAIN, STEPS
+from recbole_lsvcr.benchmark.report.view import Cell, Row, Table, Task, primary, protocols, task_title
+from recbole_lsvcr.benchmark.vocabulary import COLD, STEPS
 
 _LONG, _MOST = 24, 240  # letters from which on a cell breaks its line, and is cut
 _NOTES = 5  # notes shown at once
@@ -114,7 +114,7 @@ class _Page:
         table = tables.tuning_table(task)
         if table is None:
             return ""
-        tried = [tables.trial_table(arm) for arm in group(task, MAIN) if arm["trials"]]
+        tried = [tables.trial_table(arm) for arm in tables.tuned_arms(task) if arm["trials"]]
         every = "".join(f"<h3>{escape(one.title)}</h3>{_table(one, title=False)}" for one in tried)
         count = sum(len(one.rows) for one in tried)
         more = f"<details><summary>All {count} trials</summary>{every}</details>" if count else ""

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from recbole_lsvcr.benchmark.report import differences, studies, tables, words
-from recbole_lsvcr.benchmark.report.view import Row, Table, Task, group, protocols, task_title
-from recbole_lsvcr.benchmark.vocabulary import COLD, MAIN, STEPS
+from recbole_lsvcr.benchmark.report.view import Row, Table, Task, protocols, task_title
+from recbole_lsvcr.benchmark.vocabulary import COLD, STEPS
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -50,8 +50,9 @@ def _task(task: Task) -> Iterator[str]:
     ):
         if table is not None:
             yield from _section(table)
-    tried = [arm for arm in group(task, MAIN) if arm["trials"]]
-    for arm in tried:
+    for arm in tables.tuned_arms(task):
+        if not arm["trials"]:
+            continue
         table = tables.trial_table(arm)
         title = escape(" ".join(table.title.split()))  # no Markdown is read up to the empty line
         yield from (f"<details><summary>Trials of {title}</summary>", "", *lines_of(table), "")

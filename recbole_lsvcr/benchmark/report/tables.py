@@ -167,9 +167,20 @@ def slice_table(task: Task) -> Table | None:
     )
 
 
+def tuned_arms(task: Task) -> list[Arm]:
+    """The arms that tuning chose for: those of the main group, and of other groups what was tried for them alone."""
+    found = group(task, MAIN)
+    known = {(arm["model"], arm["setting"]) for arm in found}
+    for arm in task["arms"]:
+        if arm["trials"] and (arm["model"], arm["setting"]) not in known:
+            known.add((arm["model"], arm["setting"]))
+            found.append(arm)
+    return [arm for arm in found if arm["trials"] or arm.get("chosen")]
+
+
 def tuning_table(task: Task) -> Table | None:
     """What tuning chose for each arm; None where nothing was tuned."""
-    arms = [arm for arm in group(task, MAIN) if arm.get("trials") or arm.get("chosen")]
+    arms = tuned_arms(task)
     if not arms:
         return None
     rows = []
