@@ -32,6 +32,7 @@ from recbole_lsvcr.benchmark.report import (
     quality_charts,
     rows,
     studies,
+    study_charts,
     tables,
     words,
     write_report,
@@ -320,6 +321,17 @@ def test_alignment_steps_are_in_order_and_none_is_zero(video: dict[str, Any]) ->
     video["arms"].reverse()
     table = studies.steps_table(video)
     assert table is not None and [row.cells[1].value for row in table.rows] == [0, 100, 250, 500, 1000]
+
+
+def test_one_seed_has_no_error_bars_and_no_deviation_of_zero(video: dict[str, Any]) -> None:
+    for visible in (True, False):
+        for draw, axis in ((study_charts.steps, "error_y"), (study_charts.cold, "error_x")):
+            chart = draw(video)
+            assert chart is not None and {trace[axis]["visible"] for trace in chart.data} == {visible}
+        for arm in video["arms"]:
+            for parts in arm["quality"].values():
+                for content in parts.values():
+                    content["ndcg@10"]["std"] = None
 
 
 def test_studies_that_were_not_run_are_not_there(video: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset_tools.describe import tables as portrait_tables
@@ -75,7 +75,7 @@ def steps(task: Task) -> Chart | None:
                 "name": slice_title(part),
                 "x": [step for step, _ in known],
                 "y": [found["mean"] for _, found in known],
-                "error_y": {"type": "data", "array": [number(found.get("std")) or 0.0 for _, found in known]},
+                "error_y": _deviations([found for _, found in known]),
                 "line": {"color": colors[part]},
                 "hovertemplate": "%{x} steps: %{y:.4f}",
             }
@@ -88,6 +88,12 @@ def steps(task: Task) -> Chart | None:
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     )
     return Chart("Quality by alignment steps", f"{protocol}; bars: standard deviation over seeds.", data, look, 360)
+
+
+def _deviations(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Error bars of standard deviations; none at all where no deviation is known, for one of length 0 says it is 0."""
+    known = [number(one.get("std")) for one in found]
+    return {"type": "data", "array": [std or 0.0 for std in known], "visible": any(std is not None for std in known)}
 
 
 def losses(task: Task) -> list[Chart]:
@@ -155,7 +161,7 @@ def cold(task: Task) -> Chart | None:
                 "x": [number(some.get("mean")) for some in found],
                 "y": [line + 2 * offset for line in range(len(known))],
                 "width": 0.36,
-                "error_x": {"type": "data", "array": [number(some.get("std")) or 0.0 for some in found]},
+                "error_x": _deviations(found),
                 "marker": {"color": (LINES[0], OURS)[place]},
                 "text": [score(number(some.get("mean"))) for some in found],
                 "textposition": "inside",
