@@ -321,6 +321,8 @@ def test_alignment_steps_are_in_order_and_none_is_zero(video: dict[str, Any]) ->
     video["arms"].reverse()
     table = studies.steps_table(video)
     assert table is not None and [row.cells[1].value for row in table.rows] == [0, 100, 250, 500, 1000]
+    health = studies.health_table(video)
+    assert health is not None and "each arm's alignment that of its first seed" in health.caption
 
 
 def test_one_seed_has_no_error_bars_and_no_deviation_of_zero(video: dict[str, Any]) -> None:

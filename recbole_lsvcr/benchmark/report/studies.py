@@ -116,7 +116,7 @@ def aligned(task: Task) -> list[Arm]:
 
 
 def health_table(task: Task) -> Table | None:
-    """The held-out figures of every aligned arm; None where nothing was aligned."""
+    """The held-out figures of every aligned arm, of its first seed; None where nothing was aligned."""
     arms = aligned(task)
     if not arms:
         return None
@@ -131,8 +131,8 @@ def health_table(task: Task) -> Table | None:
         "Alignment: held-out figures",
         ("", "steps", *names),
         tuple(rows),
-        caption="Losses and health on instances that the alignment has not read; cosine_own should stand above"
-        " cosine_others.",
+        caption="Losses and health on instances that the alignment has not read, each arm's alignment that of its first"
+        " seed; cosine_own should stand above cosine_others.",
     )
 
 
