@@ -7,8 +7,7 @@ from typing import Any
 
 from recbole_lsvcr.benchmark.report import differences, tables
 from recbole_lsvcr.benchmark.report.figure import (
-    LINES,
-    OURS,
+    SLICE_COLORS,
     Chart,
     layout,
     line_style,
@@ -31,8 +30,6 @@ from recbole_lsvcr.benchmark.report.view import (
 )
 from recbole_lsvcr.benchmark.vocabulary import MAIN
 from recbole_lsvcr.titles import metric_title, slice_title
-
-_FOREST = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}
 
 
 def curves(task: Task) -> Chart | None:
@@ -175,7 +172,7 @@ def slices(task: Task) -> Chart | None:
 def forest(task: Task, arm: str) -> Chart | None:
     """The differences of one of our arms to every baseline with their intervals, in each slice that was compared."""
     # Five slices of fifteen baselines are no chart: the others stand in the tables.
-    given = [one for one in differences.headline(task) if one["arm"] == arm and one["slice"] in _FOREST]
+    given = [one for one in differences.headline(task) if one["arm"] == arm and one["slice"] in SLICE_COLORS]
     found = [one for one in given if number(one.get("mean")) is not None]
     if not found:
         return None
@@ -202,7 +199,7 @@ def forest(task: Task, arm: str) -> Chart | None:
                     "thickness": 1.5,
                     "width": 3,
                 },
-                "marker": {"size": 8 if part == "all" else 6, "color": _FOREST[part]},
+                "marker": {"size": 8 if part == "all" else 6, "color": SLICE_COLORS[part]},
                 "text": [_difference_hover(one) for one in some],
                 "hoverinfo": "text",
             }

@@ -18,6 +18,7 @@ COLORS = {"ours": OURS, "baseline": BASELINE, "rule": RULE}
 # Apart from each other and from white, in this order; from the eleventh line on they come again, dashed.
 LINES = ("#d9772b", "#2e8b57", "#7a3fb0", "#c9302c", "#8c6d1f", "#17899b", "#c2559d", "#5f6b7a", "#6b8e23", "#8b4a2b")
 DASHES = ("solid", "dash", "dot")
+SLICE_COLORS = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}  # those a chart has room for
 _NAME = 26  # letters of a name on an axis
 
 

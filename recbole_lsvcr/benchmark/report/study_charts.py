@@ -9,7 +9,17 @@ from dataset_tools.describe import tables as portrait_tables
 from dataset_tools.portrait import charts as portrait_charts
 from dataset_tools.portrait_values import FastUsers, Ids, Part, Portrait, Spectrum, Texts, Times
 from recbole_lsvcr.benchmark.report import studies
-from recbole_lsvcr.benchmark.report.figure import LINES, OURS, Chart, layout, line_style, row_height, rows_axis, shown
+from recbole_lsvcr.benchmark.report.figure import (
+    LINES,
+    OURS,
+    SLICE_COLORS,
+    Chart,
+    layout,
+    line_style,
+    row_height,
+    rows_axis,
+    shown,
+)
 from recbole_lsvcr.benchmark.report.quality_charts import dot_chart
 from recbole_lsvcr.benchmark.report.view import (
     Cell,
@@ -64,7 +74,6 @@ def steps(task: Task) -> Chart | None:
     arms = sorted(group(task, STEPS), key=studies.steps)
     parts = [name for name in studies.STEP_SLICES if size(arms, protocol, name)[0]]
     data = []
-    colors = {"all": "#1c2127", "seen_items": OURS, "unseen_items": LINES[0]}
     for part in parts:
         known = [(studies.steps(arm), quality(arm, protocol, metric, part)) for arm in arms]
         known = [(step, found) for step, found in known if number(found.get("mean")) is not None]
@@ -76,7 +85,7 @@ def steps(task: Task) -> Chart | None:
                 "x": [step for step, _ in known],
                 "y": [found["mean"] for _, found in known],
                 "error_y": _deviations([found for _, found in known]),
-                "line": {"color": colors[part]},
+                "line": {"color": SLICE_COLORS[part]},
                 "hovertemplate": "%{x} steps: %{y:.4f}",
             }
         )
