@@ -279,6 +279,19 @@ def test_cells_that_failed_or_are_missing(folder: Path) -> None:
     assert not any(one["baseline"] in ("DMT", "MBHT") for one in task["comparisons"])
 
 
+def test_arms_whose_tuning_failed_or_has_not_ended(folder: Path) -> None:
+    arms = (*ARMS, _arm("DMT", "baseline", (), failed="every trial failed"), _arm("MBHT", "baseline", ()))
+    task = aggregate(_study(arms), folder)["tasks"]["video"]
+    assert [(arm["status"], arm["reason"]) for arm in map(_named, [task] * 2, ("DMT", "MBHT"))] == [
+        ("failed", "every trial failed"),
+        ("missing", "not computed yet"),
+    ]
+    assert task["notes"] == [
+        "DMT: no cell is finished (every trial failed)",
+        "MBHT: no cell is finished (not computed yet)",
+    ]
+
+
 def test_nothing_computed_yet(tmp_path: Path) -> None:
     content = aggregate(_study(ARMS), tmp_path)
     _validate(content)

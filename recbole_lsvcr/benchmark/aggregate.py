@@ -140,9 +140,9 @@ def _notes(arms: Sequence[ReadArm], main: ReadArm | None, protocols: Sequence[st
     for arm in arms:
         if arm.status != "done":
             where = "" if arm.plan.group == MAIN else f" ({arm.plan.group})"
-            notes.append(
-                f"{arm.name}{where}: {len(arm.done)} of {len(arm.plan.cells)} cells are finished ({arm.reason})"
-            )
+            planned = len(arm.plan.cells)  # none where tuning failed or has not ended
+            finished = f"{len(arm.done)} of {planned} cells are finished" if planned else "no cell is finished"
+            notes.append(f"{arm.name}{where}: {finished} ({arm.reason})")
         elif not arm.tests():
             notes.append(f"{arm.name} has nothing ranked in its test phase")
     for arm in arms:
