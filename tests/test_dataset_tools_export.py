@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dataset_tools.__main__ import main
+from dataset_tools.schema import read_atomic
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "youtube-bvgm"
 SPLIT = "\u241f"
@@ -116,10 +117,13 @@ def test_a_csv_export_of_the_channel_gives_the_same_files(tmp_path: Path) -> Non
     export(tmp_path / "raw")
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING, allow_unicode=True), encoding="utf-8")
     table = [str(tmp_path / "raw"), str(tmp_path / "table" / "x"), "--mapping", str(tmp_path / "mapping.yaml")]
-    smaller = ["--min-user-inter", "2", "--min-item-inter", "2"]
+    smaller = ["--min-user-inter", "5", "--min-item-inter", "5"]
     assert main(["table", *table, *smaller]) == 0
     assert main(["youtube", str(REAL), str(tmp_path / "youtube" / "x"), *smaller]) == 0
     ours, theirs = (
         json.loads((tmp_path / source / "x" / "x.meta.json").read_text())["files"] for source in ("table", "youtube")
     )
     assert ours == theirs
+    inter, item = (read_atomic(tmp_path / "table" / "x" / f"x.{suffix}") for suffix in ("inter", "item"))
+    assert (inter.height, inter["user_id"].n_unique()) == (58_519, 3_647)
+    assert inter["item_id"].n_unique() == item.height == 2_246

@@ -245,12 +245,6 @@ def test_the_real_channel(tmp_path: Path) -> None:
     assert meta["rows"]["inter"] == 128_272 - 8 and meta["users"]["inter"] == 58_999 - 1
     assert meta["videos"]["inter"] == 2_267 and meta["rows"]["cinter"] == 21_203
     assert check(tmp_path / "full") == []
-    smaller = ["--min-user-inter", "5", "--min-item-inter", "5"]
-    assert main(["youtube", str(REAL), str(tmp_path / "core"), *smaller]) == 0
-    inter, item = (read_atomic(tmp_path / "core" / f"core.{suffix}") for suffix in ("inter", "item"))
-    assert inter.height == 58_519
-    assert inter["user_id"].n_unique() == 3_647
-    assert inter["item_id"].n_unique() == item.height == 2_246
 
 
 def test_durations_in_other_digits_are_none(tmp_path: Path) -> None:

@@ -196,8 +196,9 @@ def test_fifty_users_can_be_learned_by_heart(tiny_config: Make) -> None:
         "attn_dropout_prob": 0.0,
         "weight_decay": 0.0,
         "learning_rate": 0.003,
-        "epochs": 60,
-        "eval_step": 60,
+        "train_batch_size": 64,
+        "epochs": 30,
+        "eval_step": 30,
     }
     run = pipeline.Run(tiny_config(**changes))
     run.encode()
