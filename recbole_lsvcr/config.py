@@ -19,6 +19,7 @@ from recbole_lsvcr.custom_models import resolve_model
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
+from recbole_lsvcr.plugin import SAMPLE
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
 from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
@@ -40,7 +41,6 @@ SHARED = (
     "load_col",
 )
 DEFAULT_EVAL_ARGS = {"split": {"time": ["-2d", "-1d"]}, "order": "TO", "group_by": "user", "mode": "uni99"}
-SAMPLE = "lsvcr-sample"
 KNOWLEDGE = ("GRU4RecKG", "KSR")  # RecBole's sequential models that read the vectors of a knowledge graph
 MODEL_OF: Mapping[str, str] = {"video": "LSVCR", "comment": "LSVCRComment"}
 

@@ -306,7 +306,12 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("low_rank", "an integer >= 1", at_least(1), "MBHT: C, by which keys and values are fewer than events"),
     Parameter("scales", "a list of integers >= 1", list_of(at_least(1)), "MBHT: the events p1, p2 … of a sub-sequence"),
-    Parameter("n_hypergraph_layers", "an integer >= 1", at_least(1), "MBHT: hypergraph convolutions"),
+    Parameter(
+        "n_hypergraph_layers",
+        "an integer >= 1",
+        at_least(1),
+        "MBHT: hypergraph convolutions, whose states are averaged",
+    ),
     Parameter("hyperedge_size", "an integer >= 1", at_least(1), "MBHT: k, the most events of a semantic hyperedge"),
     Parameter("metric_channels", "an integer >= 1", at_least(1), "MBHT: channels of the similarity of videos"),
     Parameter(

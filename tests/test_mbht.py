@@ -361,6 +361,32 @@ def test_the_state_of_a_masked_video_in_the_hypergraph_is_that_of_its_neighbours
     assert torch.equal(views[1][11:], view[11:])  # what the mask token is, nobody there sees
 
 
+def test_the_states_after_each_convolution_are_averaged(tiny_config: Make) -> None:
+    views: list[Tensor] = []
+    v, events = VIDEO, torch.tensor([[0] * 11 + [3, 4, 5, 3, 6, 7]])
+    for layers in (1, 2):
+        model = (
+            pipeline.Run(tiny_config(model="MBHT", hidden_size=8, n_hypergraph_layers=layers)).trainer().model.eval()
+        )
+        model.aggregation.register_forward_pre_hook(lambda layer, given: views.append(given[1]))
+        with torch.no_grad():
+            model.encode(Events(events, torch.where(events > 0, v, 0)))
+    once, both = (view[0, 11:] for view in views)
+    nodes = model.gate(model.item_embedding(events)).detach()
+    incidence = torch.cat(
+        [
+            semantic_hyperedges(model.similarity(nodes), events > 0, model.hyperedge_size).detach(),
+            behaviour_hyperedges(events, torch.where(events > 0, v, 0), model.mask_token),
+        ],
+        dim=2,
+    )
+    first = hypergraph_convolution(nodes, incidence)
+    second = hypergraph_convolution(first, incidence)
+    torch.testing.assert_close(once, first[0, 11:])
+    torch.testing.assert_close(both, (first + second)[0, 11:] / 2)
+    assert (both - once).abs().max() > 1e-6
+
+
 def test_predict_and_full_sort_agree_and_a_row_does_not_depend_on_its_batch(run: pipeline.Run) -> None:
     model, batch = run.trainer().model.eval(), batch_of(run)
     assert isinstance(model, MBHT) and model.max_events == 16

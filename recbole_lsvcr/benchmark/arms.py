@@ -18,7 +18,7 @@ from recbole_lsvcr.alignment.identity import files as alignment_files
 from recbole_lsvcr.benchmark.names import resolve
 from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
-from recbole_lsvcr.config import MODEL_OF, check_keys, check_model, known_keys
+from recbole_lsvcr.config import MODEL_OF, SHARED, check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY, source_files
 from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
@@ -132,17 +132,7 @@ OWN_KEYS = (
 )
 COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed")  # no model has one of its own
 # What the YAML of a user's own model does not decide here: LSVCR's values hold for it as for RecBole's models and ours.
-EQUAL = (
-    "MAX_ITEM_LIST_LENGTH",
-    "epochs",
-    "eval_step",
-    "stopping_step",
-    "train_batch_size",
-    "metrics",
-    "topk",
-    "valid_metric",
-    "sample_num",
-)
+EQUAL = (*(key for key in SHARED if key not in ("eval_batch_size", "learning_rate", "load_col")), "sample_num")
 # Keys that only one of the tasks reads; a cell of the other task does not change with them.
 OF_VIDEOS = ("protocols", "valid_protocol")
 OF_COMMENTS = (

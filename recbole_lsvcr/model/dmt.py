@@ -10,6 +10,8 @@ experts over the answers and the candidate gives its logit. Where this is not th
   * No bias network: the data has neither positions on a page nor the videos that were shown beside a candidate.
   * No dense features (counts, rates, matching of user and item); of the categorical ones a video's id and its
     attributes (`selected_features`, for category, brand and shop). An attribute of several tokens is their mean.
+    The authors' program also gives the mixture the mean of each history's embeddings; here it has the answers and the
+    candidate alone.
   * Impressions without a click are not in the data: negatives are drawn uniformly, with replacement, from the videos
     seen in training. Their number and the sizes of all layers are ours.
   * Positions count from the oldest video kept, as in this package's other models. An empty history is one step of the

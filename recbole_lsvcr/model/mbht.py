@@ -3,9 +3,11 @@
 The behaviours are watching a video, which is predicted, and commenting under one (a comment record: likes, replies).
 Written from summaries of the paper; where these are silent it follows the authors' released configuration and what
 their program computes: the target is always masked, in training too; a gated item embedding enters the hypergraph,
-without its behaviour, passes one convolution, and two channels compare it; a masked video is in no hyperedge, and its
-state there is the mean of those near it. Not theirs: their convolution has a weight matrix and dropout, which the
-equation has not.
+without its behaviour, and two channels compare it; the mean of the states after each of two convolutions is taken; a
+masked video is in no hyperedge of others, and its state there is the mean of those near it. Where that program departs
+from the equations, the equations hold here: it has a weight matrix, a bias and dropout in each convolution, a residual
+and a norm in each attention as well, the same weights for both coarse scales, whose means are of events J/p apart, and
+E and F of 5 rows, whatever the length.
 What is ours, where the paper is silent or its data differ:
   * The behaviours come as two histories; `merge_events` puts the newest `max_events` in order, a record at its last
     interaction. By default none is dropped, so that the videos are those that other models read.
@@ -118,8 +120,11 @@ class MBHT(SequentialRecommender):
         semantic = semantic_hyperedges(self.similarity(nodes), known, self.hyperedge_size)
         behaviours = behaviour_hyperedges(events.items, events.behaviours, self.mask_token)
         incidence = torch.cat([semantic, behaviours.to(semantic.dtype)], dim=2)  # M = M^p ‖ M^q, [B, J, 2J]
+        states = []
         for _ in range(self.n_convolutions):
             nodes = hypergraph_convolution(nodes, incidence)
+            states.append(nodes)
+        nodes = torch.stack(states).mean(dim=0)
         return torch.where(known.unsqueeze(2), nodes, window_means(nodes, known, *self.window))
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
