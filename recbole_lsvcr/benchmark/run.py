@@ -118,10 +118,12 @@ def _portrait(config: LSVCRConfig, study: Study) -> dict[str, Any] | None:
     """The data set's portrait, counted once for these data; None, with a warning, where it cannot be."""
     file, encoder = study.folder / PORTRAIT, str(config["text_encoder"])
     head = {"data": study.data, "encoder": encoder}
-    if file.is_file():
+    try:
         known = json.loads(file.read_text(encoding="utf-8"))
-        if {key: known.get(key) for key in head} == head:
-            return dict(known)
+    except (FileNotFoundError, ValueError):
+        known = None
+    if isinstance(known, dict) and {key: known.get(key) for key in head} == head:
+        return known
     try:
         numbers = count(Path(config["data_path"]))
     except DataToolError as error:

@@ -110,6 +110,7 @@ class Study:
             self.presets += catalogue.alignment_steps(ours, options.steps)
         if options.cold:
             self.presets += catalogue.cold(ours)
+        self._sources = {arm: arm.source for arm in self.arms}
         self.data: str | None = None
         self.data = self._check()
         self.processes = Processes()
@@ -158,13 +159,14 @@ class Study:
         elif self.places.get("alignment_folder") and arm.parameters.get("alignment_seed") is None:
             # one alignment serves every seed
             places["alignment_seed"] = self.seeds[0]
+        source = self._sources[arm]
         return Cell(
             arm.model,
             arm.setting,
             seed,
             {**arm.parameters, **parameters},
             places=places,
-            data=self.data if arm.source is None else f"{self.data}, files {arm.source}",
+            data=self.data if source is None else f"{self.data}, files {source}",
             arm=arm.name,
         )
 
