@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import torch
 import yaml
 from recbole.data.utils import create_samplers
@@ -105,6 +104,12 @@ class Run:
             sampler, _, _ = create_samplers(self.config, self.dataset, parts)
         train = JointTrainLoader(self.config, parts[0], sampler, shuffle=True)
         return train, eval_loader(self.config, parts[1]), eval_loader(self.config, parts[2])
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """The rankings that are reported."""
+        wanted = self.config["comment_protocols" if self.dataset.kind == "comment" else "protocols"]
+        return [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in wanted]
 
     def trainer(
         self,
@@ -285,8 +290,6 @@ class Run:
         loaders = dict(zip(PHASES[1:], self.loaders[1:], strict=True))
         trainer = self.trainer()
         trainer.load_best(checkpoint)
-        wanted = self.config["comment_protocols" if self.dataset.kind == "comment" else "protocols"]
-        protocols = [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in wanted]
         results: dict[str, EvaluationResult] = {}
         seconds = {}
         for phase in self.config["report_phases"]:
@@ -296,7 +299,7 @@ class Run:
                 )
                 continue
             started = time.perf_counter()
-            results[phase] = trainer.rank(loaders[phase], protocols, show_progress=self.show_progress)
+            results[phase] = trainer.rank(loaders[phase], self.protocols, show_progress=self.show_progress)
             seconds[phase] = round(time.perf_counter() - started, 3)
         return self._write(results, seconds)
 
@@ -313,8 +316,7 @@ class Run:
         }
         if self.config["save_instances"]:
             for phase, result in results.items():
-                with atomic_path(self.model_folder / f"instances-{phase}.parquet") as temporary:
-                    result.instances.with_columns(pl.lit(self.config["seed"]).alias("seed")).write_parquet(temporary)
+                result.write_instances(self.model_folder / f"instances-{phase}.parquet", seed=self.config["seed"])
         write_json(self.model_folder / "metrics.json", report)
         return report
 

@@ -58,6 +58,15 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
+def ranking_settings(config: Any) -> dict[str, Any]:
+    """What of a configuration decides how `evaluate` ranks, beside phase and protocols."""
+    return {
+        "topk": tuple(config["topk"]),
+        "seed": int(config["candidate_seed"] or 0),
+        "longest": int(config["comment_list_limit"] or 0),
+    }
+
+
 def selection_protocol(config: Any, *, comments: bool, phase: str = "valid") -> Protocol:
     """The protocol of model selection: `valid_protocol` (for comments `comment_valid_protocol`), else RecBole's
     `eval_args.mode` of the phase.
@@ -246,11 +255,9 @@ class LSVCRTrainer(Trainer):
             protocols,
             candidates_dir=self.candidates_dir,
             batch_size=self.test_batch_size,
-            topk=tuple(self.config["topk"]),
-            seed=int(self.config["candidate_seed"] or 0),
             slices=slices,
-            longest=int(self.config["comment_list_limit"] or 0),
             progress=show_progress,
+            **ranking_settings(self.config),
         )
 
     # ------------------------------------------------------------------ checkpoints

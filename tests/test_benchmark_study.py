@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from conftest import TINY
@@ -126,6 +128,36 @@ def test_nothing_is_computed_twice(finished: Path, tiny_data: Path, monkeypatch:
     run_benchmark(settings(tiny_data, finished), Options())
     assert set(started) == {"Broken"}  # what failed is tried again
     assert quality(finished) == before
+
+
+def test_cells_brought_without_their_working_folder_give_the_same_report(
+    finished: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished / "cells", folder / "cells")
+    own, other = sorted((folder / "cells").glob("*.LSVCR.*.ranks.parquet"))
+    monkeypatch.setattr(Processes, "wait", lambda self, target, cell, *rest: 0)
+    run_benchmark(settings(tiny_data, folder), Options())
+    assert quality(folder) == quality(finished)
+    assert quality(folder)["comparisons"]
+    instances = list((folder / "work").glob("*/*/instances-test.parquet"))
+    assert len(instances) == 5 and not list((folder / "work").glob("*/*/*.pth"))
+    for file in instances:
+        name = file.relative_to(folder)
+        assert pl.read_parquet(file).equals(pl.read_parquet(finished / name)), name
+        file.unlink()
+    # Ranks of another seed are those of the same instances, but not those of the figures.
+    own.write_bytes(other.read_bytes())
+    (folder / "portrait.json").write_text("{")
+    run_benchmark(settings(tiny_data, folder), Options())
+    assert f"{own.name} and the JSON beside it differ" in capsys.readouterr().err
+    assert {tuple(one["seeds"].values()) for one in quality(folder)["comparisons"]} == {(1, 1), (1, 2)}
+    assert (folder / "portrait.json").read_text() == (finished / "portrait.json").read_text()
+    other.write_bytes(b"no Parquet")
+    for file in instances:
+        file.unlink(missing_ok=True)
+    run_benchmark(settings(tiny_data, folder), Options())
+    assert f"{other.name} cannot be used" in capsys.readouterr().err and not quality(folder)["comparisons"]
 
 
 def test_a_killed_benchmark_continues_and_ends_with_the_same_table(

@@ -305,8 +305,9 @@ def test_a_result_is_plain_data_and_its_instances_survive_parquet(data: JointDat
     assert len(sampled["candidates_hash"]) == 64 and sampled["enough"] <= sampled["instances"]
     assert summary["protocols"]["all+full"]["candidates_hash"] is None
     assert len(list((tmp_path / "sets").iterdir())) == 4
-    result.write_instances(tmp_path / "instances.parquet")
-    assert pl.read_parquet(tmp_path / "instances.parquet").equals(result.instances)
+    result.write_instances(tmp_path / "instances.parquet", seed=3)
+    written = pl.read_parquet(tmp_path / "instances.parquet")
+    assert set(written["seed"]) == {3} and written.drop("seed").equals(result.instances)
     with pytest.raises(EvaluationError, match="all\\+uniform20"):
         result.metrics("all+uniform50")
     without = evaluate(Scores(data), data, "video", 2, ["all+full"], slices=False, progress=False)

@@ -266,7 +266,9 @@ def _frames(
     file: Path, protocols: Mapping[str, Any], metrics: Sequence[str], slices: Sequence[str]
 ) -> dict[str, pl.DataFrame]:
     if not file.is_file():
-        raise EvaluationError(f"its {file.name} is no longer there; delete the cell's JSON and compute it again")
+        raise EvaluationError(
+            f"its {file.name} is no longer there, nor its ranks beside the JSON; delete that and compute it again"
+        )
     try:
         there = pl.read_parquet_schema(file)
         shown = [name for name in metrics if name in there]

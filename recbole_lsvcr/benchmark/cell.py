@@ -21,6 +21,7 @@ import torch
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
+from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.environment import machine
 from recbole_lsvcr.folders import exclusive
@@ -73,6 +74,14 @@ class Cell:
         """Where its JSON is; that of a trial, which was trained and validated but not ranked, beside it."""
         return results / f"{self.name}{'.trial' if trial else ''}.json"
 
+    def ranks(self, results: Path) -> Path:
+        """Where its positives' ranks are, beside its JSON."""
+        return results / f"{self.name}.ranks.parquet"
+
+    def instances(self, work: Path) -> Path:
+        """Where the metrics of its test instances are, in its working folder."""
+        return work / self.name / self.model / "instances-test.parquet"
+
 
 def finished(file: Path) -> dict[str, Any] | None:
     """The content of a finished cell's JSON; None where it is missing, damaged or failed, and to be computed."""
@@ -95,6 +104,8 @@ def run_cell(cell: Cell, results: Path, work: Path, *, trial: bool = False) -> d
         if known is not None:
             return known
         content = _run_cell(cell, results, work, trial)
+        if content["status"] == "done" and not trial:
+            keep_ranks(cell.instances(work), cell.ranks(results))
         write_json(file, content)
         return content
 

@@ -80,7 +80,7 @@ def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str) -> pl.DataFram
     """The test instances of an arm's finished cells; empty where there is none."""
     frames = []
     for cell in cells:
-        file = work / cell.name / cell.model / f"instances-{PHASE}.parquet"
+        file = cell.instances(work)
         if file.is_file():
             frames.append(pl.read_parquet(file).filter(pl.col("protocol") == protocol))
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
@@ -88,7 +88,7 @@ def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str) -> pl.DataFram
 
 def protocols_of(cells: Iterable[Cell], work: Path) -> list[str]:
     """The protocols under which every finished cell of an arm was ranked."""
-    files = [work / cell.name / cell.model / f"instances-{PHASE}.parquet" for cell in cells]
+    files = [cell.instances(work) for cell in cells]
     frames = [
         pl.read_parquet(file, columns=["protocol"]).unique(maintain_order=True) for file in files if file.is_file()
     ]

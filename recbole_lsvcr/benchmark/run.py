@@ -15,12 +15,15 @@ from dataset_tools.portrait_numbers import count
 from dataset_tools.portrait_warnings import warnings
 from recbole_lsvcr.benchmark.aggregate import StudyCells, aggregate
 from recbole_lsvcr.benchmark.arm_cells import ArmCells, FinalCell
+from recbole_lsvcr.benchmark.cell import finished
+from recbole_lsvcr.benchmark.ranks import Lists
 from recbole_lsvcr.benchmark.report import write_report
-from recbole_lsvcr.benchmark.study import CELLS, Options, Outcome, Study
+from recbole_lsvcr.benchmark.study import CELLS, WORK, Options, Outcome, Study
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS
 from recbole_lsvcr.config import LSVCRConfig, plain
 from recbole_lsvcr.data.tables import is_synthetic
 from recbole_lsvcr.environment import command, machine
+from recbole_lsvcr.errors import EvaluationError
 from recbole_lsvcr.report import aligned, log_to
 from recbole_lsvcr.trainer import selection_protocol
 
@@ -56,11 +59,26 @@ def run_benchmark(given: Mapping[str, Any], options: Options) -> tuple[str, bool
     with log_to({"output": given.get("output"), "state": given.get("state")}):
         study = Study(given, options)
         study.run()
+        _restore(study)
         results = aggregate(_planned(study), study.folder)
         write_json(study.folder / RESULTS, results)
         write_report(results, study.folder)
     incomplete = any(arm["status"] != "done" for task in results["tasks"].values() for arm in task["arms"])
     return f"{_text(results)}\nreport: {study.folder / 'report.html'}\n", incomplete
+
+
+def _restore(study: Study) -> None:
+    """Make the instances again of cells that were brought without their working folder."""
+    lists, cells, work = Lists(study.folder / WORK / "candidates"), study.folder / CELLS, study.folder / WORK
+    for arm, outcome in study.outcomes.items():
+        for cell in outcome.cells.values():
+            content, ranks, instances = finished(cell.file(cells)), cell.ranks(cells), cell.instances(work)
+            summary = (content or {}).get("phases", {}).get("test")
+            if summary and ranks.is_file() and not instances.is_file():
+                try:
+                    lists.restore(study.configuration(arm), summary, ranks, instances, seed=cell.seed)
+                except EvaluationError as error:
+                    logger.warning("%s, seed %d: not in the comparisons, %s", cell.arm, cell.seed, error)
 
 
 def _planned(study: Study) -> StudyCells:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 import torch
 
 from recbole_lsvcr.errors import EvaluationError
@@ -31,6 +32,23 @@ class Ranks:
     def first(self) -> np.ndarray:
         """int64[B]: the rank of the best placed positive."""
         return self.ranks[:, 0]
+
+    def listed(self) -> pl.Series:
+        """The ranks of each list's positives, as one list of each."""
+        table = pl.DataFrame({"ranks": self.ranks.astype(np.uint32), "positives": self.positives})
+        return table.select(pl.col("ranks").arr.to_list().list.head(pl.col("positives")))["ranks"]
+
+    def with_listed(self, listed: pl.Series) -> Ranks:
+        """The same lists with other ranks, given as `listed` gives them; `average` is not known then (NaN).
+
+        Raises:
+            ValueError: not as many lists, or not as many positives in each.
+        """
+        if len(listed) != len(self.ranks) or (listed.list.len().to_numpy() != self.positives).any():
+            raise ValueError("these are the ranks of other lists")
+        ranks = np.zeros_like(self.ranks)
+        ranks[self.ranks > 0] = listed.explode().to_numpy()
+        return replace(self, ranks=ranks, average=np.full(len(ranks), np.nan))
 
     def at(self, rows: np.ndarray) -> Ranks:
         """The lists of `rows` (indices or a bool mask)."""

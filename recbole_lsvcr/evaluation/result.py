@@ -112,7 +112,7 @@ class EvaluationResult:
         """One row per protocol and instance.
 
         Columns: protocol, row (of `JointData`'s instances), user, item (tokens), time (Unix seconds), rank (of the best
-        positive), positives, length (of the list), every metric, and a bool per slice.
+        positive), ranks (of all), positives, length (of the list), every metric, and a bool per slice.
         """
         tables = self.data.tables
         source = self.data.comments if self.kind == "comment" else self.data.videos
@@ -126,6 +126,7 @@ class EvaluationResult:
                 "item": tables.items.gather(source.item[rows]),
                 "time": source.time[rows],
                 "rank": lists.ranks.first,
+                "ranks": lists.ranks.listed(),
                 "positives": lists.ranks.positives,
                 "length": lists.ranks.lengths,
                 **self.instance_metrics[name],
@@ -134,10 +135,10 @@ class EvaluationResult:
             frames.append(pl.DataFrame(columns | flags))
         return pl.concat(frames)
 
-    def write_instances(self, path: Path) -> None:
-        """Write `instances` as Parquet, whole or not at all."""
+    def write_instances(self, path: Path, *, seed: int) -> None:
+        """Write `instances` as Parquet, whole or not at all; `seed`: the model's, a column of it."""
         with atomic_path(path) as temporary:
-            self.instances.write_parquet(temporary)
+            self.instances.with_columns(pl.lit(seed).alias("seed")).write_parquet(temporary)
 
     def summary(self) -> dict[str, Any]:
         """Everything but the instances as plain data for JSON; a metric without instances is None.

@@ -1,0 +1,136 @@
+"""The ranks of a cell's positives, kept beside its JSON: with both, the instances' metrics can be made again from the
+data, so that a benchmark's cells can be carried to another machine, or its working folder be deleted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from dataset_tools.files import atomic_path
+from recbole_lsvcr.config import LSVCRConfig, plain
+from recbole_lsvcr.data.instances import InstanceBatch
+from recbole_lsvcr.data.splits import PHASES
+from recbole_lsvcr.errors import EvaluationError
+from recbole_lsvcr.evaluation import EvaluationResult, evaluate
+from recbole_lsvcr.task_run import Run
+from recbole_lsvcr.trainer import ranking_settings
+
+PHASE = "test"
+_KEPT = ("protocol", "row", "ranks")
+
+
+def keep_ranks(instances: Path, file: Path) -> None:
+    """Write what cannot be made again of a cell's instances: which they are, and the ranks of each one's positives.
+
+    Nothing where the run keeps no instances.
+    """
+    if instances.is_file():
+        kept = pl.read_parquet(instances, columns=list(_KEPT)).with_columns(pl.col("row").cast(pl.UInt32))
+        with atomic_path(file) as temporary:
+            kept.write_parquet(temporary, compression="zstd", compression_level=19)
+
+
+class Lists:
+    """The ranked lists of configurations, without a model; made once for those that rank alike.
+
+    Args:
+        candidates: where candidate sets are kept.
+    """
+
+    def __init__(self, candidates: Path) -> None:
+        self.candidates = candidates
+        self._known: dict[str, EvaluationResult] = {}
+
+    def restore(
+        self, config: LSVCRConfig, summary: Mapping[str, Any], ranks: Path, instances: Path, *, seed: int
+    ) -> None:
+        """Make a cell's instances again.
+
+        Args:
+            config: how the cell ranked. summary: what its JSON says of the test phase. ranks: what `keep_ranks` wrote.
+            instances: the file to be written. seed: the cell's.
+
+        Raises:
+            EvaluationError: the ranks are not those of the JSON's figures, or of these data.
+        """
+        run = Run(config)
+        try:
+            kept = pl.read_parquet(ranks, columns=list(_KEPT)).partition_by("protocol", as_dict=True)
+            result = _with_ranks(self._of(run), {str(name): frame for (name,), frame in kept.items()})
+        except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+            raise EvaluationError(f"{ranks.name} cannot be used ({error})") from error
+        if not _alike(result.summary()["protocols"], summary["protocols"]):
+            raise EvaluationError(f"{ranks.name} and the JSON beside it differ")
+        result.write_instances(instances, seed=seed)
+
+    def _of(self, run: Run) -> EvaluationResult:
+        dataset, settings, protocols = run.dataset, ranking_settings(run.config), run.protocols
+        names = [str(protocol) for protocol in protocols]
+        described = [
+            dataset.joint.tables.fingerprint,
+            plain(run.config["eval_args"]["split"]),
+            dataset.kind,
+            names,
+            run.config["sample_num"],
+            settings,
+        ]
+        key = json.dumps(described, sort_keys=True, default=str)
+        if key not in self._known:
+            dataset.build()
+            scorer = _Same(dataset.joint.n_items)
+            self._known[key] = evaluate(
+                scorer,
+                dataset.joint,
+                dataset.kind,
+                PHASES.index(PHASE),
+                protocols,
+                candidates_dir=self.candidates,
+                progress=False,
+                **settings,
+            )
+        return self._known[key]
+
+
+class _Same:
+    """A scorer to which all candidates are alike."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+
+    def score_full(self, batch: InstanceBatch) -> torch.Tensor:
+        return torch.zeros(len(batch), self.n_items)
+
+    def score_candidates(self, batch: InstanceBatch, items: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(items), items.shape[1])
+
+
+def _with_ranks(result: EvaluationResult, kept: Mapping[str, pl.DataFrame]) -> EvaluationResult:
+    """The result with the ranks of another scorer.
+
+    Raises:
+        ValueError: they are not of the same lists.
+    """
+    if set(kept) != set(result.lists):
+        raise ValueError(f"rankings {sorted(kept)}, but asked for are {sorted(result.lists)}")
+    lists = {}
+    for name, one in result.lists.items():
+        if kept[name]["row"].to_list() != result.rows[one.positions].tolist():
+            raise ValueError(f"other instances under {name}")
+        lists[name] = replace(one, ranks=one.ranks.with_listed(kept[name]["ranks"]))
+    return replace(result, lists=lists)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two summaries say the same, numbers to rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, abs_tol=1e-9)
+    return bool(one == other)
