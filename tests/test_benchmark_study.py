@@ -19,6 +19,7 @@ from conftest import TINY
 from killed_runs import Started, kill_when, run_whole
 
 import run_lsvcr
+from recbole_lsvcr.benchmark import study as study_module
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
 from recbole_lsvcr.benchmark.run import Options, run_benchmark
 from recbole_lsvcr.benchmark.study import Study
@@ -160,6 +161,18 @@ def test_cells_brought_without_their_working_folder_give_the_same_report(
     assert f"{other.name} cannot be used" in capsys.readouterr().err and not quality(folder)["comparisons"]
 
 
+def test_comments_with_several_positives_are_made_again_from_their_ranks(tiny_data: Path, tmp_path: Path) -> None:
+    given = settings(tiny_data, tmp_path, task="comment", benchmark=["commentpop"], tune=False, seeds=[1], epochs=1)
+    given.pop("valid_protocol")
+    run_benchmark(given, Options())
+    files = list((tmp_path / "work").glob("*/*/instances-test.parquet"))
+    before = {file: pl.read_parquet(file) for file in files}
+    assert len(files) == 2 and all((frame["positives"] > 1).any() for frame in before.values())
+    shutil.rmtree(tmp_path / "work")
+    run_benchmark(given, Options())
+    assert all(pl.read_parquet(file).equals(frame) for file, frame in before.items())
+
+
 def test_a_killed_benchmark_continues_and_ends_with_the_same_table(
     finished: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -220,15 +233,22 @@ def test_an_interruption_stops_every_job_at_once(
     number: signal.Signals, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, told, stop = threading.Event(), [], Processes.stop
+    waiting, wait_for = threading.Event(), study_module.wait
+
+    def wait_for_lanes(*arguments: Any, **options: Any) -> Any:
+        waiting.set()
+        return wait_for(*arguments, **options)
 
     def wait(self: Processes, *_: Any) -> int:
         if not told:
             told.append(number)
+            assert waiting.wait(30)
             os.kill(os.getpid(), number)
         told.append(stopped.wait(30))
         raise Stopped
 
     monkeypatch.setattr(Processes, "wait", wait)
+    monkeypatch.setattr(study_module, "wait", wait_for_lanes)
     monkeypatch.setattr(Processes, "stop", lambda self: (stop(self), stopped.set()))
     study = Study(settings(tiny_data, tmp_path / "out"), Options(names=("sasrec",), jobs=2))
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]

@@ -23,18 +23,25 @@ from recbole_lsvcr.task_run import Run
 from recbole_lsvcr.trainer import ranking_settings
 
 PHASE = "test"
-_KEPT = ("protocol", "row", "ranks")
 
 
 def keep_ranks(instances: Path, file: Path) -> None:
-    """Write what cannot be made again of a cell's instances: which they are, and the ranks of each one's positives.
+    """Write what cannot be made again of a cell's instances: which they are (`row`), and for each ranking the ranks of
+    the positives, null for an instance without a list.
 
     Nothing where the run keeps no instances.
     """
-    if instances.is_file():
-        kept = pl.read_parquet(instances, columns=list(_KEPT)).with_columns(pl.col("row").cast(pl.UInt32))
-        with atomic_path(file) as temporary:
-            kept.write_parquet(temporary, compression="zstd", compression_level=19)
+    if not instances.is_file():
+        return
+    kept = None
+    for (name,), frame in (
+        pl.read_parquet(instances, columns=["protocol", "row", "ranks"]).partition_by("protocol", as_dict=True).items()
+    ):
+        ranks = frame.select("row", pl.col("ranks").alias(str(name)))
+        kept = ranks if kept is None else kept.join(ranks, on="row", how="full", coalesce=True)
+    assert kept is not None  # an evaluation has instances
+    with atomic_path(file) as temporary:
+        kept.sort("row").write_parquet(temporary, compression="zstd", compression_level=19)
 
 
 class Lists:
@@ -62,8 +69,7 @@ class Lists:
         """
         run = Run(config)
         try:
-            kept = pl.read_parquet(ranks, columns=list(_KEPT)).partition_by("protocol", as_dict=True)
-            result = _with_ranks(self._of(run), {str(name): frame for (name,), frame in kept.items()})
+            result = _with_ranks(self._of(run), pl.read_parquet(ranks))
         except (pl.exceptions.PolarsError, OSError, ValueError) as error:
             raise EvaluationError(f"{ranks.name} cannot be used ({error})") from error
         if not _alike(result.summary()["protocols"], summary["protocols"]):
@@ -111,19 +117,20 @@ class _Same:
         return torch.zeros(len(items), items.shape[1])
 
 
-def _with_ranks(result: EvaluationResult, kept: Mapping[str, pl.DataFrame]) -> EvaluationResult:
+def _with_ranks(result: EvaluationResult, kept: pl.DataFrame) -> EvaluationResult:
     """The result with the ranks of another scorer.
 
     Raises:
         ValueError: they are not of the same lists.
     """
-    if set(kept) != set(result.lists):
-        raise ValueError(f"rankings {sorted(kept)}, but asked for are {sorted(result.lists)}")
+    if set(kept.columns) != {"row", *result.lists}:
+        raise ValueError(f"columns {kept.columns}, but the rankings are {list(result.lists)}")
     lists = {}
     for name, one in result.lists.items():
-        if kept[name]["row"].to_list() != result.rows[one.positions].tolist():
+        there = kept.filter(pl.col(name).is_not_null())
+        if there["row"].to_list() != result.rows[one.positions].tolist():
             raise ValueError(f"other instances under {name}")
-        lists[name] = replace(one, ranks=one.ranks.with_listed(kept[name]["ranks"]))
+        lists[name] = replace(one, ranks=one.ranks.with_listed(there[name]))
     return replace(result, lists=lists)
 
 
