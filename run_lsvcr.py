@@ -108,10 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 something the user can mend, 130 interrupted."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    from recbole_lsvcr.environment import flushed_denormals
     from recbole_lsvcr.errors import LSVCRError
 
     try:
-        return _run(options, rest)
+        with flushed_denormals():
+            return _run(options, rest)
     except LSVCRError as error:
         message = str(error)
     except OSError as error:

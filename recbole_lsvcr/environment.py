@@ -1,10 +1,12 @@
-"""On what a figure was made: versions, machine, command."""
+"""On what a figure was made: versions, machine, command; and how the processor is to calculate."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,19 @@ def machine() -> dict[str, Any]:
 def command() -> list[str]:
     """The command line of this process, without the folder of its program."""
     return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Count numbers below 1e-38 as 0, in this thread and those it starts.
+
+    A processor takes many times as long for each operation with one; the weights of Caser, whose regularisation draws
+    whole filters towards 0, made an epoch five times as long once they were there.
+    """
+    smallest = torch.finfo(torch.float32).tiny
+    before = not float(torch.tensor(smallest) / 2)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

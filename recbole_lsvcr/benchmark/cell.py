@@ -23,7 +23,7 @@ from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
-from recbole_lsvcr.environment import machine
+from recbole_lsvcr.environment import flushed_denormals, machine
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
 
@@ -240,7 +240,8 @@ def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        run_cell(cell, results, work, trial=trial)
+        with flushed_denormals():
+            run_cell(cell, results, work, trial=trial)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
