@@ -80,9 +80,14 @@ class Run:
         config["reads_comments"] = bool(getattr(self.model_class, "reads_comments", False))
 
     @property
+    def kind(self) -> Kind:
+        """What the model ranks."""
+        return task_of(self.model_class)
+
+    @property
     def reads_text(self) -> bool:
         """Whether the model needs the text store."""
-        hard = task_of(self.model_class) == "comment" and self.config["train_negatives"] == "hard"
+        hard = self.kind == "comment" and self.config["train_negatives"] == "hard"
         return hard or (bool(getattr(self.model_class, "reads_text", False)) and not self.config["trainable_text"])
 
     @property
@@ -100,7 +105,7 @@ class Run:
         """Training, validation and test loaders."""
         parts = self.dataset.build()
         sampler = None  # the comment task draws its negatives itself
-        if self.dataset.kind == "video":
+        if self.kind == "video":
             sampler, _, _ = create_samplers(self.config, self.dataset, parts)
         train = JointTrainLoader(self.config, parts[0], sampler, shuffle=True)
         return train, eval_loader(self.config, parts[1]), eval_loader(self.config, parts[2])
@@ -108,7 +113,7 @@ class Run:
     @property
     def protocols(self) -> list[Protocol]:
         """The rankings that are reported."""
-        wanted = self.config["comment_protocols" if self.dataset.kind == "comment" else "protocols"]
+        wanted = self.config["comment_protocols" if self.kind == "comment" else "protocols"]
         return [Protocol.parse(text, sample_num=self.config["sample_num"]) for text in wanted]
 
     def trainer(
@@ -203,7 +208,7 @@ class Run:
                 "one-gpu-7b"
             )
         folder = self.folder / PREPARED
-        write_prepared(folder, replace(self._prepared(), kinds=kinds or (self.dataset.kind,)))
+        write_prepared(folder, replace(self._prepared(), kinds=kinds or (self.kind,)))
         logger.info(
             "prepared %s; where the language model is: python -m recbole_lsvcr.alignment %s --output %s",
             folder,
@@ -226,14 +231,14 @@ class Run:
         if not self.reads_text:
             return None
         if not self.aligned:
-            return ensure_store(self.config, self.dataset.joint, kinds=(self.dataset.kind,))
+            return ensure_store(self.config, self.dataset.joint, kinds=(self.kind,))
         job = self.alignment
         from recbole_lsvcr.alignment.stage import aligned_encoder
 
         encoder = aligned_encoder(
             job, max_tokens=self.config["text_max_tokens"], batch_tokens=self.config["text_batch_tokens"]
         )
-        return ensure_store(self.config, self.dataset.joint, encoder, kinds=(self.dataset.kind,))
+        return ensure_store(self.config, self.dataset.joint, encoder, kinds=(self.kind,))
 
     def finetune(self) -> FinetuneResult:
         """Train, or continue training; the best epoch stays in `<output>/<model>/best.pth`. A model that has a
@@ -306,7 +311,7 @@ class Run:
     def _write(self, results: dict[str, EvaluationResult], seconds: dict[str, float]) -> dict[str, Any]:
         report = {
             "model": self.config["model"],
-            "task": self.dataset.kind,
+            "task": self.kind,
             "dataset": self.config["dataset"],
             "synthetic": is_synthetic(self.dataset.joint.tables.folder),
             "seed": self.config["seed"],

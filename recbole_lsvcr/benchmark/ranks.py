@@ -34,9 +34,8 @@ def keep_ranks(instances: Path, file: Path) -> None:
     if not instances.is_file():
         return
     kept = None
-    for (name,), frame in (
-        pl.read_parquet(instances, columns=["protocol", "row", "ranks"]).partition_by("protocol", as_dict=True).items()
-    ):
+    lists = pl.read_parquet(instances, columns=["protocol", "row", "ranks"])
+    for (name,), frame in lists.partition_by("protocol", as_dict=True).items():
         ranks = frame.select("row", pl.col("ranks").alias(str(name)))
         kept = ranks if kept is None else kept.join(ranks, on="row", how="full", coalesce=True)
     assert kept is not None  # an evaluation has instances
@@ -67,39 +66,25 @@ class Lists:
         Raises:
             EvaluationError: the ranks are not those of the JSON's figures, or of these data.
         """
-        run = Run(config)
         try:
-            result = _with_ranks(self._of(run), pl.read_parquet(ranks))
+            result = _with_ranks(self._of(config), pl.read_parquet(ranks))
         except (pl.exceptions.PolarsError, OSError, ValueError) as error:
             raise EvaluationError(f"{ranks.name} cannot be used ({error})") from error
         if not _alike(result.summary()["protocols"], summary["protocols"]):
             raise EvaluationError(f"{ranks.name} and the JSON beside it differ")
         result.write_instances(instances, seed=seed)
 
-    def _of(self, run: Run) -> EvaluationResult:
-        dataset, settings, protocols = run.dataset, ranking_settings(run.config), run.protocols
-        names = [str(protocol) for protocol in protocols]
-        described = [
-            dataset.joint.tables.fingerprint,
-            plain(run.config["eval_args"]["split"]),
-            dataset.kind,
-            names,
-            run.config["sample_num"],
-            settings,
-        ]
-        key = json.dumps(described, sort_keys=True, default=str)
+    def _of(self, config: LSVCRConfig) -> EvaluationResult:
+        run = Run(config)
+        settings, names = ranking_settings(config), [str(protocol) for protocol in run.protocols]
+        data = [config["data_path"], config["dataset"], plain(config["eval_args"]["split"]), run.kind]
+        key = json.dumps([data, names, config["sample_num"], settings], sort_keys=True, default=str)
         if key not in self._known:
-            dataset.build()
-            scorer = _Same(dataset.joint.n_items)
+            run.dataset.build()
+            joint, phase = run.dataset.joint, PHASES.index(PHASE)
+            scorer, folder = _Same(joint.n_items), self.candidates
             self._known[key] = evaluate(
-                scorer,
-                dataset.joint,
-                dataset.kind,
-                PHASES.index(PHASE),
-                protocols,
-                candidates_dir=self.candidates,
-                progress=False,
-                **settings,
+                scorer, joint, run.kind, phase, run.protocols, candidates_dir=folder, progress=False, **settings
             )
         return self._known[key]
 
