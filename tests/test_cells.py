@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from forks import context
 
 from recbole_lsvcr.benchmark import cell as one
 from recbole_lsvcr.benchmark import cells
@@ -162,3 +165,40 @@ def test_a_cell_that_is_done_stays_done_whatever_status_its_process_is_said_to_h
     monkeypatch.setattr(one.Processes, "wait", wait)
     assert one.in_own_process(cell, tmp_path, tmp_path / "work") == done
     assert json.loads(file.read_text()) == done
+
+
+def _cell_that_lasts(folder: Path) -> None:
+    def run_cell(*arguments: Any, **options: Any) -> None:
+        (folder / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    one.run_cell = run_cell  # type: ignore[assignment]
+    one._in_this_process(None, folder, folder, False, 1, folder / "output.log")  # type: ignore[arg-type]
+
+
+def _benchmark_of_it(folder: Path) -> None:
+    one.Processes().wait(_cell_that_lasts, folder)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this system to look for a process in")
+def test_a_cell_does_not_outlive_its_benchmark(tmp_path: Path) -> None:
+    benchmark = context().Process(target=_benchmark_of_it, args=(tmp_path,))
+    benchmark.start()
+    pid, deadline = "", time.monotonic() + 60
+    while not pid and time.monotonic() < deadline:
+        time.sleep(0.05)
+        pid = (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""
+    assert _runs(pid)
+    benchmark.kill()
+    benchmark.join()
+    deadline = time.monotonic() + 20
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(pid)

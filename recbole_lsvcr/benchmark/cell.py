@@ -231,7 +231,9 @@ def in_own_process(
 
 
 def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads: int | None, log: Path) -> None:
-    """What the process of a cell does: its words go to a file, and an interruption of the benchmark ends it quietly."""
+    """What the process of a cell does: its words go to a file, an interruption of the benchmark ends it quietly, and it
+    does not outlive the benchmark."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "ab") as file:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -244,6 +246,14 @@ def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads
             run_cell(cell, results, work, trial=trial)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, however it comes (`kill -9` tells nobody), and end too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(INTERRUPTED)
 
 
 def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
