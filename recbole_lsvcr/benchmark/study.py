@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, OWN_KEYS, Arm, Catalogue, refuse_common
-from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, in_own_process
+from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, finished, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
 from recbole_lsvcr.benchmark.vocabulary import PERIOD, PROTOCOLS
 from recbole_lsvcr.config import MODEL_OF, LSVCRConfig, check_keys, check_model, known_keys, load_config, output_folder
@@ -274,13 +274,13 @@ class Study:
 
     def _run(self, cell: Cell, *, trial: bool) -> dict[str, Any]:
         with self._cells.setdefault(cell.name, threading.Lock()):  # studies share cells: one job computes, one waits
-            minutes = self.options.minutes
-            if minutes is not None and time.monotonic() - self._started > minutes * 60:
+            folders, minutes = (self.folder / CELLS, self.folder / WORK), self.options.minutes
+            is_late = minutes is not None and time.monotonic() - self._started > minutes * 60
+            if is_late and finished(cell.file(folders[0], trial=trial)) is None:
                 raise _TimeUp
             said = os.environ.get("OMP_NUM_THREADS", "")
             threads = int(said) if said.isdecimal() else max(1, (os.cpu_count() or 1) // self.options.jobs)
             started = time.monotonic()
-            folders = self.folder / CELLS, self.folder / WORK
             content = in_own_process(cell, *folders, trial=trial, threads=threads, processes=self.processes)
         self._progress.done(cell, content, trial=trial, seconds=time.monotonic() - started)
         return content
