@@ -3,7 +3,8 @@
     python benchmarks/seen_unseen.py docs/results/youtube-video/plan.yaml --work runs/youtube-video \
         --setting time --output docs/results/youtube-video-seen-unseen/time.json
 
-For the finished cells of a plan (`benchmark.cells`), on the lists of one sampled protocol of the test phase:
+For the finished cells of a plan (`benchmark.cells`), or of a benchmark (its `cells` folder in the plan's place), on the
+lists of one sampled protocol of the test phase:
 
 - `unseen above seen`: over the pairs of an unseen and a seen candidate of a list, how often the unseen one is scored
   higher, mean of the lists (0.5: no order between the two kinds); `all unseen first`, `all seen first`: the share of
@@ -30,7 +31,8 @@ import numpy as np
 import torch
 
 from dataset_tools.files import write_json
-from recbole_lsvcr.benchmark.cells import Cell, best_epoch, read_plan
+from recbole_lsvcr.benchmark.cell import Cell, best_epoch, finished
+from recbole_lsvcr.benchmark.cells import read_plan
 from recbole_lsvcr.checkpoint import load_checkpoint
 from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data.candidates import CandidateSet, candidate_set
@@ -45,14 +47,16 @@ ROUNDS = 20  # random deals that `unseen, shuffled` is the mean of
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", type=Path)
+    parser.add_argument("plan", type=Path, help="a plan, or a folder of cells' JSON")
     parser.add_argument("--work", type=Path, required=True, help="the cells' working folder, with their checkpoints")
     parser.add_argument("--setting", default="time")
+    parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    cells = [cell for cell in read_plan(options.plan) if cell.setting == options.setting]
-    done = [cell for cell in cells if (options.work / cell.name / cell.model / "metrics.json").exists()]
+    cells = [cell for cell in _cells(options.plan) if cell.setting == options.setting]
+    wanted = [cell for cell in cells if not options.models or cell.model in options.models]
+    done = [cell for cell in wanted if (options.work / cell.name / cell.model / "metrics.json").exists()]
     if not done:
         parser.error(f"{options.work} holds no finished cell of setting {options.setting!r}")
     rows: dict[str, dict[str, float]] = {}
@@ -71,6 +75,16 @@ def main() -> None:
         kept = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
         content = {"setting": options.setting, "protocol": options.protocol, "rows": kept, "environment": machine()}
         write_json(options.output, content)
+
+
+def _cells(source: Path) -> list[Cell]:
+    """The cells of a plan, or those that lie in a folder."""
+    if not source.is_dir():
+        return read_plan(source)
+    found = [finished(file) for file in sorted(source.glob("*.json")) if not file.name.endswith(".trial.json")]
+    known = [{key: one.get(key) for key in ("data", "arm")} | one for one in found if one]
+    names = ("model", "setting", "seed", "parameters")
+    return [Cell(*(one[name] for name in names), data=one["data"], arm=one["arm"]) for one in known]
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
