@@ -346,6 +346,20 @@ def test_instances_that_are_gone_or_of_another_run(folder: Path) -> None:
     )
 
 
+def test_cells_of_several_machines_or_versions_are_told(folder: Path) -> None:
+    def computed(cell: str, threads: int, torch: str) -> None:
+        file = folder / f"cells/tiny.plain.{cell}.json"
+        environment = {"system": "Linux", "torch_threads": threads, "packages": {"torch": torch, "numpy": "1.26.4"}}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "environment": environment}))
+
+    computed("LSVCR.1", 1, "2.13.0")
+    computed("SASRec.2", 1, "2.13.0")
+    assert not aggregate(_study(ARMS), folder)["tasks"]["video"]["notes"]
+    computed("SASRec.2", 2, "2.6.0")
+    (note,) = aggregate(_study(ARMS), folder)["tasks"]["video"]["notes"]
+    assert note.endswith("do not compare: torch_threads 1 or 2; torch 2.13.0 or 2.6.0")
+
+
 def test_a_metric_that_is_no_number_is_nowhere(folder: Path) -> None:
     file = folder / "cells/tiny.plain.SASRec.2.json"
     content = json.loads(file.read_text())

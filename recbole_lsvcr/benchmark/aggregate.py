@@ -88,7 +88,7 @@ def _task(study: StudyCells, task: str, folder: Path) -> dict[str, Any]:
     main = _standard(arms)
     protocols = list(dict.fromkeys(name for test in main.tests().values() for name in test)) if main else []
     compared, told = comparisons(arms, folder, study.references)
-    notes = [*_notes(arms, main, protocols), *told]
+    notes = [*_notes(arms, main, protocols), *told, *_environments(arms)]
     return {
         "protocols": protocols,
         "metrics": _metrics(main, protocols),
@@ -149,6 +149,18 @@ def _notes(arms: Sequence[ReadArm], main: ReadArm | None, protocols: Sequence[st
         if main is not None and arm is not main and arm.plan.group == main.plan.group:
             notes += [reason for name in protocols if arm.ranked(name) and (reason := mismatch(main, arm, name))]
     return notes
+
+
+def _environments(arms: Sequence[ReadArm]) -> list[str]:
+    """What differs between the machines and versions that the cells were computed with."""
+    found: dict[str, list[str]] = {}
+    for cell in (cell for arm in arms for cell in arm.done.values()):
+        known = cell.get("environment") or {}
+        for name, value in {**known, **known.get("packages", {})}.items():
+            if name != "packages" and str(value) not in found.setdefault(name, []):
+                found[name].append(str(value))
+    different = "; ".join(f"{name} {' or '.join(sorted(values))}" for name, values in found.items() if len(values) > 1)
+    return [f"not all cells were computed alike, so that their costs do not compare: {different}"] if different else []
 
 
 def _plain(value: Any) -> Any:
