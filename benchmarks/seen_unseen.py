@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="the cells' working folder, with their checkpoints")
     parser.add_argument("--setting", default="time")
     parser.add_argument("--models", nargs="+", help="default: all")
+    parser.add_argument("--text-store", help="of the models that read text, where cells share one")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
         parser.error(f"{options.work} holds no finished cell of setting {options.setting!r}")
     rows: dict[str, dict[str, float]] = {}
     for cell in done:
-        for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol)):
+        for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol), options.text_store):
             if not rows:
                 print(f"{len(lists.items):,} lists, {lists.valid.sum(1).mean():.1f} candidates on average")
                 for rule, order in lists.rules().items():
@@ -92,10 +93,13 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
     return "| " + " | ".join([name, *map(str, row.values() if name else row)]) + " |"
 
 
-def scored_lists(cell: Cell, work: Path, protocol: Protocol) -> Iterator[tuple[str, Lists]]:
+def scored_lists(
+    cell: Cell, work: Path, protocol: Protocol, text_store: str | None = None
+) -> Iterator[tuple[str, Lists]]:
     """The test lists of a finished cell, scored by its best checkpoint and, where another, by its last one."""
     settings: dict[str, Any] = {**cell.parameters, "model": cell.model, "seed": cell.seed}
-    run = Run(load_config(None, {**settings, "output": str(work / cell.name)}))
+    places = {"output": str(work / cell.name), **({"text_store": text_store} if text_store else {})}
+    run = Run(load_config(None, {**settings, **places}))
     data = run.dataset.joint
     _, _, loader = run.loaders
     trainer = run.trainer()
