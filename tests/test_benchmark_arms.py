@@ -14,6 +14,7 @@ from recbole_lsvcr.benchmark.arms import Arm, Catalogue
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, STEPS
 from recbole_lsvcr.config import load_config
 from recbole_lsvcr.custom_models import source_files
+from recbole_lsvcr.encoding import encoders
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.registry import properties_dir
 
@@ -143,6 +144,37 @@ def test_so_is_one_whose_imports_changed(mine: Path) -> None:
         found.append(arm.source)
     assert len(set(found[:3])) == 3 and found[2] == found[3]
     assert {file.name for file in source_files("Mine")} == {mine.name, base.name, parts.name, "GRU4Rec.yaml"}
+
+
+def test_a_changed_folder_of_a_model_that_reads_text_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "corpus").mkdir()  # is not what `llm: corpus` means
+    monkeypatch.chdir(tmp_path)
+    encoded = catalogue(text_encoder=str(model)).main(["sasrec", "textsim"])
+    aligned = catalogue(text_encoder="minilm", alignment={"preset": "cpu-small", "llm": str(model)}).main(["sasrec"])
+    readers = [encoded[0], encoded[2], aligned[1]]
+    assert [arm.name for arm in readers] == ["TextSim", "LSVCR", "LSVCR"]
+    assert encoded[1].source is aligned[0].source is None
+    before = [arm.source for arm in readers]
+    (model / "README.md").write_text("says nothing of the weights")
+    assert [arm.source for arm in readers] == before and None not in before
+    (model / "model.safetensors").write_bytes(b"2")
+    assert not set(before) & {arm.source for arm in readers}
+    assert {arm.source for arm in catalogue(text_encoder="minilm", **ALIGNED).main(["textsim"])} == {None}
+
+
+def test_what_auto_stands_for_tells_arms_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for installed in (True, False):
+        monkeypatch.setattr(encoders, "_installed", lambda package, installed=installed: installed)
+        found.append([arm.source for arm in catalogue().main(["sasrec"])])
+    (sasrec, ours), (other_sasrec, other_ours) = found
+    assert sasrec is other_sasrec is None and ours != other_ours and None not in (ours, other_ours)
 
 
 def test_an_alignment_in_a_changed_file_is_another(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from recbole_lsvcr.config import MODEL_OF, SHARED, check_keys, check_model, know
 from recbole_lsvcr.custom_models import PATH_KEY, source_files
 from recbole_lsvcr.data.cache import fingerprint_of
 from recbole_lsvcr.data.dataset import task_of
+from recbole_lsvcr.encoding.encoders import content_of
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.registry import CUSTOM, properties_dir
 from recbole_lsvcr.yaml_files import read_yaml
@@ -55,12 +56,26 @@ class Arm:
 
     @property
     def source(self) -> str | None:
-        """Hash of the user's own files that its settings do not tell of: changed ones make other cells. They are those
-        of a model of their own, and of an alignment given as a file; None: there are none."""
-        own = source_files(self.model) if self.model in CUSTOM else []
+        """Hash of what its settings name and do not tell: changed, it makes other cells. That is a model of the user's
+        own, an alignment given as a file, a language model or text encoder in a folder, and what `auto` stands for
+        here; None: there is none."""
         alignment = self.parameters.get("alignment") if self.aligns else None
+        own = source_files(self.model) if self.model in CUSTOM else []
         own += alignment_files(alignment) if alignment else []
-        return fingerprint_of([(file.name, sha256_file(file)) for file in own])[:12] if own else None
+        models = self._text_models(alignment)
+        found = [(file.name, sha256_file(file)) for file in own]
+        found += [(name, content) for name in models if (content := content_of(name)) is not None]
+        return fingerprint_of(found)[:12] if found else None
+
+    def _text_models(self, alignment: Any) -> list[str]:
+        """What it reads text with."""
+        if alignment:
+            return [load_alignment_config(alignment).llm]
+        hard = self.parameters.get("train_negatives") == "hard"  # are found by their text
+        if not hard and not getattr(get_model(self.model), "reads_text", False):
+            return []
+        default = read_yaml(properties_dir() / "overall.yaml")["text_encoder"]
+        return [self.parameters.get("text_encoder", default)]
 
     @property
     def aligns(self) -> bool:

@@ -23,6 +23,7 @@ from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
+from recbole_lsvcr.encoding.encoders import content_of
 from recbole_lsvcr.environment import flushed_denormals, machine
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
@@ -332,7 +333,7 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
     if "candidates" in shared:
         run.candidates_dir = shared["candidates"]
     if "alignments" in shared and run.aligned and not config["alignment_folder"]:
-        known = run.alignment_identity()
+        known = _with_files(run.alignment_identity(), run.alignment.config.llm)
         config["alignment_folder"] = str(shared["alignments"] / _key(known))
         # Arms that differ in how they are aligned start from one and the same language model.
         small = {name: known[name] for name in ("data", "split", "seed")}
@@ -342,7 +343,14 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
         settings = {"data": run.dataset.joint.tables.fingerprint} | {name: config[name] for name in _TEXT_SETTINGS}
         if run.aligned:
             settings |= {"alignment": run.alignment_identity(), "text_mlp": run.alignment.config.text_mlp}
+        settings = _with_files(settings, run.alignment.config.llm if run.aligned else config["text_encoder"])
         config["text_store"] = str(shared["stores"] / _key(settings))
+
+
+def _with_files(settings: dict[str, Any], model: str) -> dict[str, Any]:
+    """Settings with what the name of a language model or text encoder among them does not tell, if it is a folder's."""
+    content = content_of(model)
+    return settings if content is None else {**settings, "files": content}
 
 
 def _key(content: Any) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Hashable
+from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +44,26 @@ def resolve_encoder(spec: str) -> str:
     if spec != "auto":
         return spec
     return "minilm" if _installed("transformers") and _installed(MINILM_PACKAGE) else "hashing"
+
+
+def content_of(spec: str) -> str | None:
+    """What the name of an encoder or language model does not tell: the fingerprint of a folder's files, and what `auto`
+    stands for here. None: its name says all (`corpus`: it is trained from the data), or its files are the hub's."""
+    if spec == "auto":
+        return resolve_encoder(spec)
+    folder = Path(spec).expanduser()
+    if spec in ("minilm", "hashing", "corpus") or not folder.is_dir():
+        return None
+    states = ((file.name, file.stat()) for file in sorted(folder.iterdir()))
+    return _folder_fingerprint(folder, tuple((name, state.st_size, state.st_mtime_ns) for name, state in states))
+
+
+@lru_cache
+def _folder_fingerprint(folder: Path, state: Hashable) -> str:
+    """Read again, which takes a while where the model is large, only when its files are others (`state`)."""
+    from recbole_lsvcr.encoding.pretrained import fingerprint
+
+    return fingerprint(folder)
 
 
 def load_encoder(
