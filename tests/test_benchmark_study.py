@@ -328,6 +328,7 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"model_settings": {"NARM": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
         ({"model_settings": {"SASRec": {"n_layer": 1}}}, ["--benchmark", "sasrec"], "n_layers"),
         ({"model_settings": {"SASRec": {"seed": 3}}}, ["--benchmark", "sasrec"], "SASRec sets seed, which is the same"),
+        ({"model_settings": {"SASRec": {"sample_num": 9}}}, ["--benchmark", "sasrec"], "SASRec sets sample_num"),
         (
             {"benchmark": [{"name": "A", "model": "SASRec", "dataset": "b"}]},
             ["--benchmark"],

@@ -145,7 +145,8 @@ OWN_KEYS = (
     "stage",
     "joint",
 )
-COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed")  # no model has one of its own
+# No model has one of its own: data, split and lists are the same for all.
+COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed", "sample_num", "comment_list_limit")
 # What the YAML of a user's own model does not decide here: LSVCR's values hold for it as for RecBole's models and ours.
 EQUAL = (*(key for key in SHARED if key not in ("eval_batch_size", "learning_rate", "load_col")), "sample_num")
 # Keys that only one of the tasks reads; a cell of the other task does not change with them.
