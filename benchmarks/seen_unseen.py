@@ -40,7 +40,7 @@ from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.environment import machine
 from recbole_lsvcr.pipeline import Run
-from recbole_lsvcr.scorer import RecBoleScorer
+from recbole_lsvcr.scorer import scorer_of
 
 ROUNDS = 20  # random deals that `unseen, shuffled` is the mean of
 
@@ -110,7 +110,7 @@ def scored_lists(
     best = best_epoch(epochs)
 
     def lists() -> Lists:
-        scores = _score(RecBoleScorer(trainer.model.eval(), run.dataset, run.config["device"]), data, chosen)
+        scores = _score(scorer_of(trainer.model.eval(), run.dataset, run.config["device"]), data, chosen)
         return Lists(chosen, scores, data.train_item_count == 0, data.tables.item_time)
 
     name = f"{cell.model}, seed {cell.seed}"
@@ -121,14 +121,19 @@ def scored_lists(
 
 
 @torch.no_grad()
-def _score(scorer: RecBoleScorer, data: JointData, chosen: CandidateSet) -> np.ndarray:
+def _score(scorer: Any, data: JointData, chosen: CandidateSet) -> np.ndarray:
     """Scores float64[I, C] of every candidate."""
     scores = np.zeros(chosen.items.shape)
     for first in range(0, len(chosen.rows), 512):
         part = slice(first, first + 512)
-        table = scorer.score_full(data.gather("video", chosen.rows[part], training=False))
-        items = torch.from_numpy(chosen.items[part].astype(np.int64)).to(table.device)
-        scores[part] = table.gather(1, items).double().cpu().numpy()
+        batch = data.gather("video", chosen.rows[part], training=False)
+        items = torch.from_numpy(chosen.items[part].astype(np.int64))
+        if hasattr(scorer, "score_candidates"):
+            found = scorer.score_candidates(batch, items)
+        else:
+            table = scorer.score_full(batch)
+            found = table.gather(1, items.to(table.device))
+        scores[part] = found.double().cpu().numpy()
     return scores
 
 
