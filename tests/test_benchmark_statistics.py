@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from recbole_lsvcr.benchmark import statistics
 from recbole_lsvcr.benchmark.statistics import (
     ByUser,
     average_seeds,
@@ -55,6 +56,19 @@ def test_the_bootstrap_is_a_loop_over_the_same_draws() -> None:
             means.append(np.concatenate(drawn).mean())
     slow = np.quantile(means, [0.025, 0.975])
     np.testing.assert_allclose(clustered_interval(values, users, resamples=resamples, seed=5), slow, atol=1e-12)
+
+
+def test_the_interval_of_many_users_is_that_of_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    users = np.repeat(np.arange(1500), rng.integers(1, 13, 1500))
+    values = (rng.lognormal(size=1500) - 1)[users] * (
+        rng.random(len(users)) < 0.2
+    )  # most 0, the others far to one side
+    part = ByUser.of(values, users)
+    drawn = clustered_intervals([part])[0]
+    monkeypatch.setattr(statistics, "MANY_USERS", 1499)
+    monkeypatch.setattr(statistics, "_resampled", None)
+    np.testing.assert_allclose(clustered_intervals([part])[0], drawn, atol=0.04 * (drawn[1] - drawn[0]))
 
 
 def test_intervals_made_together_are_those_made_alone() -> None:

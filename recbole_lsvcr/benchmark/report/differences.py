@@ -18,17 +18,19 @@ from recbole_lsvcr.benchmark.report.view import (
     signed,
     whole,
 )
+from recbole_lsvcr.benchmark.statistics import MANY_USERS
 from recbole_lsvcr.benchmark.vocabulary import MAIN
 from recbole_lsvcr.titles import metric_title, slice_title
 
 Comparison = Mapping[str, Any]
 _COLUMNS = ("difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
+_INTERVALS = f"draw users with replacement (more than {MANY_USERS:,}: those of the t that p is of)"
 _ABOUT = (
-    "Mean over instances, each arm averaged over its own seeds (their numbers in the last column); the interval draws"
-    " users with replacement; p of a paired test clustered by user, Holm over the baselines of the same protocol,"
+    "Mean over instances, each arm averaged over its own seeds (their numbers in the last column); intervals"
+    f" {_INTERVALS}; p of a paired test clustered by user, Holm over the baselines of the same protocol,"
     " metric and slice."
 )
-_ABOUT_GROUP = "95 % intervals draw users with replacement; Holm over the arms of the same metric and slice."
+_ABOUT_GROUP = f"95 % intervals {_INTERVALS}; Holm over the arms of the same metric and slice."
 
 
 def compared(task: Task, group: str = MAIN) -> list[Comparison]:
