@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 EPILOG = """\
-Any other parameter of RecBole or of the model is given as --name=value, for example
+Any other parameter of RecBole or of the model is given as --name=value or --name value, for example
   python run_lsvcr.py --config properties/quickstart.yaml --learning_rate=0.003 --topk=[5,10,20]
   python run_lsvcr.py --config my.yaml --model=SASRec --output runs/sasrec
   python run_lsvcr.py --config my.yaml --task comment --model=CommentZAM --output runs/zam

@@ -107,17 +107,22 @@ class LSVCRConfig(Config):
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """RecBole-style overrides, `--learning_rate=0.003`, as a dictionary.
+    """Overrides, `--learning_rate=0.003` as RecBole's or `--learning_rate 0.003`, as a dictionary.
 
     Raises:
         ConfigError: an argument of another form, or a key given twice with different values.
     """
     overrides: dict[str, Any] = {}
-    for argument in arguments:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         name, separator, text = argument.removeprefix("--").partition("=")
+        if not separator and rest and not rest[0].startswith("--"):
+            separator, text = " ", rest.pop(0)
         if not argument.startswith("--") or not separator or not name:
             raise ConfigError(
-                f"argument '{argument}' is not understood; parameters are given as --name=value (see --help)"
+                f"argument '{argument}' is not understood; parameters are given as --name=value or --name value (see "
+                "--help)"
             )
         value = None if text in ("None", "~") else parse_yaml(f"value: {text}", f"argument '{argument}'")["value"]
         if name in overrides and overrides[name] != value:

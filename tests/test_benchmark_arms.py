@@ -51,6 +51,17 @@ def test_names_select_whatever_their_case_and_ours_is_always_there() -> None:
     assert names(both) == ["GRU4Rec", "LSVCR", "CommentZAM", "DeepFM", "LSVCRComment"]
 
 
+def test_what_tells_two_arms_of_a_model_apart_cannot_be_set_for_both() -> None:
+    told = "transductive of UniSRec is what tells UniSRec and UniSRec-transductive apart"
+    with pytest.raises(ConfigError, match=told):
+        catalogue(transductive=True).main(None)
+    with pytest.raises(ConfigError, match=told):
+        catalogue(models={"UniSRec": {"transductive": True}}).main(["UniSRec-transductive"])
+    own = {"name": "mine", "model": "UniSRec"}  # says nothing of it itself
+    arms = catalogue(models={"UniSRec": {"transductive": True}}).main([own])
+    assert arms[0].parameters["transductive"] is True
+
+
 def test_every_model_has_vectors_of_one_size_under_its_own_name() -> None:
     sizes = {"embedding_size", "hidden_size"}
     for arm in catalogue("video", "comment", hidden_size=24).main(None):

@@ -94,6 +94,14 @@ def test_overrides_have_recboles_syntax() -> None:
         parse_overrides(["seed", "1"])
 
 
+def test_a_value_may_stand_after_its_name() -> None:
+    parsed = parse_overrides(["--model", "SASRec", "--seed=3", "--benchmark_scale", "-1", "--use_id", "False"])
+    assert parsed == {"model": "SASRec", "seed": 3, "benchmark_scale": -1, "use_id": False}
+    for arguments in (["--use_id"], ["--use_id", "--seed=3"], ["--seed=3", "4"]):
+        with pytest.raises(ConfigError, match="not understood; parameters are given as --name=value or --name value"):
+            parse_overrides(arguments)
+
+
 def test_an_override_is_above_the_file_and_argv_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({**SAMPLE, "seed": 1, "epochs": 3}))

@@ -231,7 +231,14 @@ class Catalogue:
         return model, task
 
     def _arm(self, entry: Entry, task: str) -> Arm:
-        parameters = {**self._settings(entry.model), **entry.parameters}
+        settings = self._settings(entry.model)
+        if (fixed := settings.keys() & entry.parameters) and entry in CATALOGUE[task]:
+            names = [e.name for e in CATALOGUE[task] if e.model == entry.model]
+            raise ConfigError(
+                f"{', '.join(fixed)} of {entry.model} is what tells {' and '.join(names)} apart in a benchmark; leave "
+                "it out, and name the arms you want under benchmark (or after --benchmark)"
+            )
+        parameters = {**settings, **entry.parameters}
         return Arm(entry.name, entry.model, task, entry.role, entry.setting, parameters=parameters)
 
     def _settings(self, model: str) -> dict[str, Any]:
