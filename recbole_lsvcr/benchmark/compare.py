@@ -3,9 +3,9 @@
     python -m recbole_lsvcr.benchmark.compare plan.yaml --work runs/my-plan --against plain --output differences.json
 
 Every arm (setting and model) of the plan is compared with the one named: the mean difference of a metric over the test
-instances both have ranked, means over the seeds both have. The interval is the 95 % one of a bootstrap that draws USERS
-with replacement: a user's instances are no independent observations. It speaks of other users, not of other seeds,
-whose differences stand beside it.
+instances both have ranked, means over the seeds both have. The 95 % interval is by USER (`clustered_intervals`):
+a user's instances are no independent observations. It speaks of other users, not of other seeds, whose differences
+stand beside it.
 """
 
 from __future__ import annotations

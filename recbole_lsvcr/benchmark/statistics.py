@@ -19,6 +19,7 @@ from recbole_lsvcr.errors import EvaluationError
 from recbole_lsvcr.evaluation.slices import ALL
 
 RESAMPLES = 10_000
+FEW_USERS = 10  # drawing fewer of them reaches no further than they do
 MANY_USERS = 10_000  # drawing more of them so often takes minutes and finds what a formula says
 ROUNDING = 1e-14  # metrics are at most 1: smaller means and standard errors are the rounding of sums
 _AT_ONCE = 500  # resamples held in memory
@@ -58,8 +59,9 @@ class ByUser:
 def clustered_intervals(
     parts: Sequence[ByUser], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """The 2.5 % and 97.5 % quantiles of each mean when users are drawn anew, with replacement (percentile bootstrap);
-    of more than `MANY_USERS` the 95 % interval of `clustered_p`'s t, which is the same then.
+    """The 95 % interval of each mean by drawing users anew, with replacement: quantiles of the resamples (`_tail`); of
+    fewer than `FEW_USERS`, and of more than `MANY_USERS` (the same then), that of `clustered_p`'s t. One user has none:
+    both bounds are his mean.
 
     How often each user is drawn follows from `seed` and the number of users alone: it is drawn once for all parts of as
     many users, which makes hundreds of comparisons cost little more than one.
@@ -67,17 +69,26 @@ def clustered_intervals(
     found: list[tuple[float, float]] = [(0.0, 0.0)] * len(parts)
     by_users: dict[int, list[int]] = {}
     for place, part in enumerate(parts):
-        if len(part.counts) > MANY_USERS:
-            reach = float(stats.t.ppf(0.975, len(part.counts) - 1)) * _standard_error(part)
-            found[place] = part.mean - reach, part.mean + reach
+        users = len(part.counts)
+        if users == 1:
+            found[place] = part.mean, part.mean
+        elif FEW_USERS <= users <= MANY_USERS:
+            by_users.setdefault(users, []).append(place)
         else:
-            by_users.setdefault(len(part.counts), []).append(place)
-    for places in by_users.values():
+            reach = float(stats.t.ppf(0.975, users - 1)) * _standard_error(part)
+            found[place] = part.mean - reach, part.mean + reach
+    for users, places in by_users.items():
         means = _resampled([parts[place] for place in places], resamples, seed)
-        bounds = np.quantile(means, [0.025, 0.975], axis=0)
+        bounds = np.quantile(means, [_tail(users), 1 - _tail(users)], axis=0)
         for place, low, high in zip(places, *bounds, strict=True):
             found[place] = (float(low), float(high))
     return found
+
+
+def _tail(users: int) -> float:
+    """The share of the resamples left out on each side: 2.5 % of many users' means, less of few users', whose resamples
+    spread too little ("expanded percentile interval", Hesterberg, The American Statistician 69(4), 2015)."""
+    return float(stats.norm.cdf(np.sqrt(users / (users - 1)) * stats.t.ppf(0.025, users - 1)))
 
 
 def _resampled(parts: Sequence[ByUser], resamples: int, seed: int) -> np.ndarray:

@@ -18,13 +18,15 @@ from recbole_lsvcr.benchmark.report.view import (
     signed,
     whole,
 )
-from recbole_lsvcr.benchmark.statistics import MANY_USERS
+from recbole_lsvcr.benchmark.statistics import FEW_USERS, MANY_USERS
 from recbole_lsvcr.benchmark.vocabulary import MAIN
 from recbole_lsvcr.titles import metric_title, slice_title
 
 Comparison = Mapping[str, Any]
 _COLUMNS = ("difference", "95 % interval", "relative", "p", "p (Holm)", "instances", "users", "seeds")
-_INTERVALS = f"draw users with replacement (more than {MANY_USERS:,}: those of the t that p is of)"
+_INTERVALS = (
+    f"draw users with replacement (of fewer than {FEW_USERS} or more than {MANY_USERS:,}: those of the t that p is of)"
+)
 _ABOUT = (
     "Mean over instances, each arm averaged over its own seeds (their numbers in the last column); intervals"
     f" {_INTERVALS}; p of a paired test clustered by user, Holm over the baselines of the same protocol,"
