@@ -72,21 +72,12 @@ def selection_protocol(config: Any, *, comments: bool, phase: str = "valid") -> 
     `eval_args.mode` of the phase.
 
     Raises:
-        EvaluationError: a mode that does not rank.
+        ConfigError: a mode that does not rank.
     """
     chosen = config["comment_valid_protocol" if comments else "valid_protocol"]
     if chosen:
         return Protocol.parse(chosen, sample_num=config["sample_num"] or 99)
-    mode = str(config["eval_args"]["mode"][phase])
-    candidates = "available" if comments else "all"
-    if mode == "full":
-        return Protocol.parse(f"{candidates}+full")
-    kind = {"uni": "uniform", "pop": "popular"}.get(mode[:3])
-    if kind is None:
-        raise EvaluationError(
-            f"eval_args.mode = {mode!r} does not rank; accepted: full, uniN, popN, or set valid_protocol"
-        )
-    return Protocol.parse(f"{candidates}+{kind}", sample_num=int(mode[3:]))
+    return Protocol.of_mode(config["eval_args"]["mode"][phase], "available" if comments else "all")
 
 
 class LSVCRTrainer(Trainer):

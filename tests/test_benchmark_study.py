@@ -23,6 +23,8 @@ from recbole_lsvcr.benchmark import study as study_module
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
 from recbole_lsvcr.benchmark.run import Options, run_benchmark
 from recbole_lsvcr.benchmark.study import Study
+from recbole_lsvcr.data.protocols import parse_protocols
+from recbole_lsvcr.trainer import selection_protocol
 
 BROKEN = {"name": "Broken", "model": "SASRec", "loss_type": "neither"}
 
@@ -292,6 +294,30 @@ def test_the_model_of_the_configuration_says_the_task_where_nothing_else_does(ti
         given = settings(tiny_data, tmp_path / "out", benchmark=None, valid_protocol=None, model=model)
         study = Study(given, Options(names=(model,)))
         assert study.tasks == (task,) and [arm.name for arm in study.arms] == [model]
+
+
+def test_what_chooses_the_models_also_judges_them(tiny_data: Path, tmp_path: Path) -> None:
+    given = settings(tiny_data, tmp_path, task="both", benchmark=["popularity", "commentpop"])
+    by_phase = {"valid": "full", "test": "uni9"}
+    for changes, *expected in (
+        ({}, "available+period", "available+uniform"),
+        (
+            {"eval_args": {**TINY["eval_args"], "mode": "uni50"}, "sample_num": 50},
+            "all+uniform50",
+            "available+uniform50",
+        ),
+        ({"eval_args": {**TINY["eval_args"], "mode": by_phase}}, "all+full", "available+full"),
+        ({"valid_protocol": "all+full", "comment_valid_protocol": "available+full"}, "all+full", "available+full"),
+        ({"protocols": ["all+full"], "comment_protocols": ["available+full"]}, "available+period", "available+uniform"),
+    ):
+        study = Study({**given, "valid_protocol": None, **changes}, Options())
+        chosen, first = {}, {}
+        for arm in study.main:
+            config = study.configuration(arm)
+            chosen[arm.task] = str(selection_protocol(config, comments=arm.task == "comment"))
+            protocols = config["comment_protocols" if arm.task == "comment" else "protocols"]
+            first[arm.task] = str(parse_protocols(protocols, config["sample_num"])[0])
+        assert [chosen["video"], chosen["comment"]] == expected == [first["video"], first["comment"]]
 
 
 def test_stopping_writes_nothing(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
+from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml, selection_mode
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameters import BY_NAME, FILES, MODEL_PARAMETERS, PARAMETERS, markdown_table
 from recbole_lsvcr.registry import properties_dir
+from recbole_lsvcr.trainer import selection_protocol
 
 SAMPLE = {"dataset": "lsvcr-sample", "output": "out"}
 
@@ -65,6 +66,36 @@ def test_other_mistakes(tmp_path: Path) -> None:
         load_config(None, {**SAMPLE, "eval_args": {"splt": {}}})
     with pytest.raises(ConfigError, match="no data set"):
         load_config(None, {"output": "out"})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        *(
+            ({"mode": mode}, "eval_args.mode = .* accepted: full, uniN, popN")
+            for mode in ("uniform", "uni", "uni0", "labeled", 99, None, {}, {"valid": "uni99", "test": "pop"}, ["full"])
+        ),
+        ({"order": "RO"}, "eval_args.order = 'RO' is not accepted; accepted: TO"),
+        ({"group_by": None, "split": {"RS": [8, 1, 1]}}, "eval_args.group_by = None is not accepted; accepted: user"),
+        ({"group_by": "item"}, "eval_args.group_by = 'item'"),
+    ],
+)
+def test_what_an_evaluation_cannot_be_is_told_before_any_work(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config(None, {**SAMPLE, "eval_args": given})
+
+
+def test_the_mode_of_an_evaluation_names_a_ranking() -> None:
+    for mode, told in (
+        ("full", "all+full"),
+        ("uni99", "all+uniform"),
+        ("pop50", "all+popular50"),
+        ({"valid": "uni20", "test": "full"}, "all+uniform20"),
+        ({"test": "full"}, "all+full"),
+    ):
+        config = load_config(None, {**SAMPLE, "eval_args": {"mode": mode, "group_by": None}, "valid_protocol": None})
+        assert str(selection_mode({"mode": mode})) == told == str(selection_protocol(config, comments=False))
+    assert str(selection_protocol(config, comments=True)) == "available+full"
 
 
 def test_a_file_that_cannot_be_a_configuration(tmp_path: Path) -> None:

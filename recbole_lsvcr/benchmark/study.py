@@ -16,8 +16,18 @@ from typing import Any
 from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, OWN_KEYS, Arm, Catalogue, refuse_common
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, finished, in_own_process
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
-from recbole_lsvcr.benchmark.vocabulary import PERIOD, PROTOCOLS
-from recbole_lsvcr.config import MODEL_OF, LSVCRConfig, check_keys, check_model, known_keys, load_config, output_folder
+from recbole_lsvcr.benchmark.vocabulary import COMMENT_PROTOCOLS, PERIOD, PROTOCOLS
+from recbole_lsvcr.config import (
+    DEFAULT_EVAL_ARGS,
+    MODEL_OF,
+    LSVCRConfig,
+    check_keys,
+    check_model,
+    known_keys,
+    load_config,
+    output_folder,
+    selection_mode,
+)
 from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
@@ -334,21 +344,28 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _with_protocols(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the rankings of videos that are reported, that of model selection among them and first.
+    """The settings with the rankings that are reported, that of model selection among them and first.
 
-    Where the configuration chooses by none, it is against the videos of the same days: against any video a model has
-    but to see which of them are new.
+    Where the configuration chooses by none, videos are ranked against those of the same days: against any video a model
+    has but to see which of them are new.
+
+    Raises:
+        ConfigError: `eval_args.mode` does not rank.
     """
     given = dict(settings)
-    mode = given.get("eval_args")
-    if not given.get("valid_protocol") and not (isinstance(mode, Mapping) and "mode" in mode):
+    eval_args = given.get("eval_args")
+    eval_args = eval_args if isinstance(eval_args, Mapping) else {}
+    mode = selection_mode({**DEFAULT_EVAL_ARGS, **eval_args})
+    if not given.get("valid_protocol") and "mode" not in eval_args:
         given["valid_protocol"] = PERIOD
-    wanted = given.get("protocols") or [*PROTOCOLS]
-    chosen = given.get("valid_protocol")
-    if isinstance(wanted, list) and chosen:
-        given["protocols"] = [chosen, *(name for name in wanted if name != chosen)]
-    else:
-        given["protocols"] = wanted
+    by_mode = f"all+{mode.negatives}{mode.sample_num or ''}"
+    comments_by_mode = COMMENT_PROTOCOLS[mode.is_full]
+    for prefix, default, protocols in (("", by_mode, PROTOCOLS), ("comment_", comments_by_mode, COMMENT_PROTOCOLS)):
+        chosen = given.get(f"{prefix}valid_protocol") or default
+        wanted = given.get(f"{prefix}protocols") or [*protocols]
+        if isinstance(wanted, list):
+            wanted = [chosen, *(name for name in wanted if name != chosen)]
+        given[f"{prefix}protocols"] = wanted
     return given
 
 

@@ -16,4 +16,5 @@ PERIOD = "available+period"
 # The rankings of videos reported unless the configuration names its own: sampled and full, with and without videos
 # that came later, against any video and against those of the same days.
 PROTOCOLS = (PERIOD, "available+uniform", "available+full", "all+uniform", "all+full")
+COMMENT_PROTOCOLS = ("available+uniform", "available+full")
 HEADLINE = (PERIOD, "available+uniform")  # the first that was ranked is the main one: that of videos, of comments

@@ -57,6 +57,23 @@ class Protocol:
             raise _refuse(text)
         return cls(match["candidates"], match["negatives"], int(match["number"]) if match["number"] else sample_num)
 
+    @classmethod
+    def of_mode(cls, mode: object, candidates: str = "all") -> Protocol:
+        """That of RecBole's `eval_args.mode`: `full`, `uni99` (any number), `pop99`.
+
+        Raises:
+            ConfigError: a mode that does not rank.
+        """
+        match = re.fullmatch(r"(full)|(uni|pop)([1-9]\d*)", mode) if isinstance(mode, str) else None
+        if match is None:
+            raise ConfigError(
+                f"eval_args.mode = {mode!r} is not accepted; accepted: full, uniN, popN (N negatives, such as uni99), "
+                "or a mapping of one for valid and one for test"
+            )
+        if match[1]:
+            return cls(candidates, "full")
+        return cls(candidates, {"uni": "uniform", "pop": "popular"}[match[2]], int(match[3]))
+
     @property
     def is_full(self) -> bool:
         """Whether every candidate is ranked, so that nothing is drawn."""
