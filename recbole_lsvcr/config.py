@@ -19,10 +19,12 @@ from recbole_lsvcr.custom_models import resolve_model
 from recbole_lsvcr.data.dataset import task_of
 from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.evaluation.collector import needs_items
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import SAMPLE
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
+from recbole_lsvcr.recbole_parameters import check_kind, check_recbole_value, check_transform
 from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -134,6 +136,16 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 
 def known_keys(models: Sequence[str]) -> set[str]:
     """Every key RecBole or this package reads when these models run."""
+    keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
+    if any(model in CUSTOM for model in models):
+        keys.add("loss_type")  # RecBole reads it of every sequential model without an `input_type`
+    for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
+        keys |= set(getattr(recbole_arguments, name))
+    return keys | set(_defaults(models))
+
+
+def _defaults(models: Sequence[str]) -> dict[str, Any]:
+    """What stands in the property files that RecBole or this package reads when these models run."""
     recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
     files = [
         recbole / "properties/overall.yaml",
@@ -142,15 +154,7 @@ def known_keys(models: Sequence[str]) -> set[str]:
     ]
     for model in models:
         files += [recbole / f"properties/model/{model}.yaml", *model_files(model)]
-    keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
-    if any(model in CUSTOM for model in models):
-        keys.add("loss_type")  # RecBole reads it of every sequential model without an `input_type`
-    for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
-        keys |= set(getattr(recbole_arguments, name))
-    for file in files:
-        if file.is_file():
-            keys |= set(read_yaml(file))
-    return keys
+    return {key: value for file in files if file.is_file() for key, value in read_yaml(file).items()}
 
 
 def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> list[LSVCRConfig]:
@@ -202,14 +206,18 @@ def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
     """The configuration of one model, whose task is named, and whose keys may be those of several models."""
     model = given["model"]
     check_keys(given, known, model)
+    defaults = _defaults([model])
     for key, value in given.items():
-        _check_value(key, value, model)
+        _check_value(key, value, model, defaults.get(key))
     given["eval_args"] = _eval_args(given.get("eval_args"))
     if "dataset" not in given:
         raise ConfigError(
             f"no data set: give 'dataset: <name>' in the configuration (a folder below data_path, or {SAMPLE})"
         )
-    config = LSVCRConfig(config_dict=given)
+    try:
+        config = LSVCRConfig(config_dict=given)
+    except (ValueError, NotImplementedError, RuntimeError) as error:  # RecBole's own words
+        raise ConfigError(f"RecBole refuses the configuration: {error}") from error
     _check_together(config)
     return config
 
@@ -268,12 +276,13 @@ def check_keys(given: Mapping[str, Any], known: set[str], model: str = "") -> No
         )
 
 
-def _check_value(key: str, value: Any, model: str) -> None:
+def _check_value(key: str, value: Any, model: str, default: Any) -> None:
     ours = BY_NAME.get(key)
-    if ours is None or (ours not in PARAMETERS and model not in MODELS):
-        return
-    if not ours.accepts(value):
-        raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
+    if ours is not None and (ours in PARAMETERS or model in MODELS):
+        if not ours.accepts(value):
+            raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
+    elif not check_recbole_value(key, value):
+        check_kind(key, value, default)
 
 
 def _eval_args(value: Any) -> dict[str, Any]:
@@ -317,6 +326,7 @@ def _check_together(config: LSVCRConfig) -> None:
             f"data set folder {folder} does not exist; convert raw logs into it with 'python -m dataset_tools "
             f"<source> RAW {folder}' or set data_path/dataset"
         )
+    check_transform(config)
     metric, _, cut = str(config["valid_metric"]).partition("@")
     if (
         metric.lower() not in [name.lower() for name in config["metrics"]]
@@ -326,6 +336,10 @@ def _check_together(config: LSVCRConfig) -> None:
         raise ConfigError(
             f"valid_metric = {config['valid_metric']!r} must be one of metrics {config['metrics']} at one of "
             f"topk {config['topk']}, such as {config['metrics'][0]}@{config['topk'][0]}"
+        )
+    if config["task"] == "comment" and (catalogue := [name for name in config["metrics"] if needs_items(name)]):
+        raise ConfigError(
+            f"metrics: {', '.join(catalogue)} is of ranked videos; task comment has metrics of ranks (NDCG …)"
         )
     if config["hidden_size"] and config["n_heads"] and config["hidden_size"] % config["n_heads"]:
         raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")

@@ -70,7 +70,17 @@ def _phase(report: Mapping[str, Any], phase: str, result: Mapping[str, Any]) -> 
                 rows.append([f"  {slice_title(part)}", *_numbers(values, shown), f"{values['instances']:,}"])
         if found["chance"]:
             rows.append(["  chance", *_numbers(found["chance"], shown), ""])
-    return [head, *aligned(rows), *_left_out(protocols)]
+    return [head, *aligned(rows), *_left_out(protocols), *_further(protocols)]
+
+
+def _further(protocols: Mapping[str, Any]) -> list[str]:
+    """The other metrics that were asked for, of all targets."""
+    found = {name: values["recbole_metrics"] for name, values in protocols.items() if values.get("recbole_metrics")}
+    names = list(dict.fromkeys(metric for values in found.values() for metric in values))
+    if not names:
+        return []
+    shown = [[name, *_numbers(dict.fromkeys(names) | dict(values), names)] for name, values in found.items()]
+    return ["", *aligned([["ranking", *map(metric_title, names)], *shown])]
 
 
 def _left_out(protocols: Mapping[str, Any]) -> list[str]:

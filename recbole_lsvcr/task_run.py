@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import sys
@@ -31,6 +32,7 @@ from recbole_lsvcr.encoding import TextStore
 from recbole_lsvcr.environment import command, machine
 from recbole_lsvcr.errors import CheckpointError, ConfigError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol
+from recbole_lsvcr.evaluation.collector import needs_items
 from recbole_lsvcr.joint_trainer import BothLoader, JointTrainer
 from recbole_lsvcr.pretraining import identity, only_pretrains, pretrain, stage_config
 from recbole_lsvcr.trainer import LSVCRTrainer
@@ -129,7 +131,7 @@ class Run:
         aligned = self._aligned_weights() if self.aligned and from_alignment else None
         config = stage_config(self.config, pretrained)
         init_seed(config["seed"], config["reproducibility"])
-        model = self.model_class(config, train.dataset)
+        model = self._new_model(config, train.dataset)
         if aligned is not None:
             model.sr.load_weights(aligned)
         model = model.to(config["device"])
@@ -142,6 +144,16 @@ class Run:
         trainer.candidates_dir = self.candidates_dir
         trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint, **identity(pretrained)}
         return trainer
+
+    def _new_model(self, config: Any, dataset: JointDataset) -> Any:
+        try:
+            return self.model_class(config, dataset)
+        except (ValueError, TypeError, NotImplementedError, ZeroDivisionError, RuntimeError) as error:
+            if not self.model_class.__module__.startswith("recbole."):  # ours have checked their settings
+                raise
+            raise ConfigError(
+                f"RecBole's {self.model_class.__name__} cannot be made with these settings: {error}"
+            ) from error
 
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
         """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
@@ -316,7 +328,7 @@ class Run:
             "synthetic": is_synthetic(self.dataset.joint.tables.folder),
             "seed": self.config["seed"],
             "split": plain(self.config["eval_args"]["split"]),
-            "phases": {phase: result.summary() for phase, result in results.items()},
+            "phases": {phase: self._summary(result) for phase, result in results.items()},
             "evaluation_seconds": seconds,
         }
         if self.config["save_instances"]:
@@ -324,6 +336,19 @@ class Run:
                 result.write_instances(self.model_folder / f"instances-{phase}.parquet", seed=self.config["seed"])
         write_json(self.model_folder / "metrics.json", report)
         return report
+
+    def _summary(self, result: EvaluationResult) -> dict[str, Any]:
+        """`result.summary()`; under each protocol `recbole_metrics`, where `metrics` names others than it has. Those of
+        the ranked videos themselves (ItemCoverage …) are of whole rankings only."""
+        summary = result.summary()
+        wanted = [name for name in self.config["metrics"] if name.lower() not in ("recall", "ndcg", "mrr")]
+        for protocol, lists in result.lists.items():
+            names = [name for name in wanted if lists.protocol.is_full or not needs_items(name)]
+            if names and len(lists.positions):
+                config = copy.copy(self.config)
+                config.final_config_dict = {**self.config.final_config_dict, "metrics": names}
+                summary["protocols"][protocol]["recbole_metrics"] = result.recbole_metrics(config, protocol)
+        return summary
 
     @property
     def show_progress(self) -> bool:

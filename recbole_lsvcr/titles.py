@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import re
 
-_METRICS = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
+_METRICS = {
+    "recall": "Recall",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "hit": "Hit",
+    "precision": "Precision",
+    "map": "MAP",
+    "gauc": "GAUC",
+    "itemcoverage": "ItemCoverage",
+    "averagepopularity": "AveragePopularity",
+    "shannonentropy": "ShannonEntropy",
+    "giniindex": "GiniIndex",
+    "tailpercentage": "TailPercentage",
+}
 _SLICES = {"seen_items": "seen videos", "unseen_items": "unseen videos"}  # RecBole's items are videos here
 
 

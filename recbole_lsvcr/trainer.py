@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.trainer import Trainer
+from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import set_color
+from torch.utils.tensorboard import SummaryWriter
 
 from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
 from recbole_lsvcr.config import plain
@@ -21,6 +24,7 @@ from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLo
 from recbole_lsvcr.data.splits import PHASES
 from recbole_lsvcr.errors import CheckpointError, EvaluationError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
+from recbole_lsvcr.evaluation.collector import needs_items
 from recbole_lsvcr.scorer import scorer_of
 
 # Settings that change neither what is learned nor from what: a run may be continued with other values of these.
@@ -80,6 +84,23 @@ def selection_protocol(config: Any, *, comments: bool, phase: str = "valid") -> 
     return Protocol.of_mode(config["eval_args"]["mode"][phase], "available" if comments else "all")
 
 
+@contextmanager
+def _all_in_output(config: Any) -> Iterator[None]:
+    """Within it RecBole's `Trainer` makes its folders in the output folder, where there is one, instead of the working
+    directory."""
+    if not config["output"]:
+        yield
+        return
+    folder = Path(config["output"]) / str(config["model"])
+    config["checkpoint_dir"] = str(folder)
+    recboles = recbole_trainer.get_tensorboard
+    recbole_trainer.get_tensorboard = lambda logger: SummaryWriter(folder / "tensorboard")
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = recboles
+
+
 class LSVCRTrainer(Trainer):
     """Trains any sequential or context-aware model of RecBole on a `JointDataset`, ranks every instance on its own.
 
@@ -96,7 +117,8 @@ class LSVCRTrainer(Trainer):
     candidates_dir: Path | None = None
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
-        super().__init__(config, model)
+        with _all_in_output(config):
+            super().__init__(config, model)
         self.history: list[dict[str, Any]] = []
         self.finished = False
 
@@ -238,6 +260,7 @@ class LSVCRTrainer(Trainer):
         """Rank every instance of a phase under several protocols in one pass of the model."""
         self.model.eval()
         dataset = data._dataset
+        keep_items = dataset.kind == "video" and any(map(needs_items, self.config["metrics"]))
         return evaluate(
             scorer_of(self.model, dataset, self.device),
             dataset.joint,
@@ -247,6 +270,7 @@ class LSVCRTrainer(Trainer):
             candidates_dir=self.candidates_dir,
             batch_size=self.test_batch_size,
             slices=slices,
+            top_items=max(self.config["topk"]) if keep_items else 0,
             progress=show_progress,
             **ranking_settings(self.config),
         )

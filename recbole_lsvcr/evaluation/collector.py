@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.evaluator.collector import DataStruct
+from recbole.evaluator.register import metric_information
 
 from recbole_lsvcr.errors import EvaluationError
 from recbole_lsvcr.evaluation.ranking import (
@@ -23,6 +24,11 @@ from recbole_lsvcr.evaluation.ranking import (
 
 _EXACT = 16  # decimal places
 _FORGOTTEN = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # after every evaluation
+
+
+def needs_items(metric: str) -> bool:
+    """Whether a metric of RecBole's is of the ranked videos themselves (ItemCoverage …), not of positives' ranks."""
+    return "rec.items" in metric_information.get(metric.lower(), ())
 
 
 class InstanceCollector(Collector):

@@ -1,0 +1,150 @@
+"""RecBole's own parameters: every wrong value is told at once, none is ignored, RecBole's own defaults are accepted."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Make
+
+from recbole_lsvcr import pipeline
+from recbole_lsvcr.config import load_config
+from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.recbole_parameters import ACCEPTED, FIXED, check_kind, check_recbole_value
+from recbole_lsvcr.report import table
+from recbole_lsvcr.yaml_files import read_yaml
+
+SAMPLE = {"dataset": "lsvcr-sample", "output": "out"}
+WRONG: dict[str, list[Any]] = {
+    "data_path": [3, None],
+    "dataset": [3, None],
+    "gpu_id": ["x", -2, 1.0],
+    "use_gpu": ["x", None],
+    "seed": [-1, 2**32, "x", None, 1.5, True],
+    "reproducibility": ["x"],
+    "state": ["loud", 3],
+    "show_progress": ["x"],
+    "shuffle": ["x"],
+    "worker": ["x", -1],
+    "epochs": ["many", -1, 1.5, None],
+    "train_batch_size": ["x", 0, 1.5, None],
+    "eval_batch_size": ["x", 0, None],
+    "learner": ["foo", 3, None],
+    "learning_rate": ["x", -1, 0, None, float("nan")],
+    "weight_decay": ["x", -1],
+    "eval_step": ["x", None],
+    "stopping_step": ["x", -1, None],
+    "clip_grad_norm": ["x", 5, {}, {"foo": 1}, {"max_norm": "a"}, {"max_norm": 0}],
+    "enable_amp": ["x"],
+    "enable_scaler": ["x"],
+    "transform": ["foo", 3],
+    "repeatable": ["x"],
+    "metrics": ["Foo", ["Foo"], ["NDCG", "AUC"], [], None, 3],
+    "topk": ["ten", 0, [0], ["a"], [], None],
+    "valid_metric": [3, None],
+    "valid_metric_bigger": ["x"],
+    "metric_decimal_place": ["x", -1],
+    "loss_decimal_place": ["x", -1],
+    "MAX_ITEM_LIST_LENGTH": ["x", 0, -1, None],
+    "load_col": ["x", {"item": "tags"}, {"item": [3]}],
+    "hidden_size": [0, "x"],
+    "embedding_size": [0, "x"],
+    "inner_size": [0, "x"],
+    "n_layers": [0, "x"],
+    "n_heads": [0, "x"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_told_with_what_is_accepted(key: str, value: Any) -> None:
+    model = {"embedding_size": "GRU4Rec"}.get(key, "SASRec")
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {**SAMPLE, "model": model, key: value})
+    assert str(caught.value) == f"{key} = {value!r} is not accepted; accepted: {ACCEPTED[key][0]}"
+
+
+def test_every_check_has_wrong_values_above() -> None:
+    assert WRONG.keys() == ACCEPTED.keys()
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_what_changes_nothing_here_is_refused_with_what_does(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} = 'x' is not accepted: it must be .*; {FIXED[key][1][:10]}"):
+        load_config(None, {**SAMPLE, key: "x"})
+
+
+def test_the_defaults_of_recbole_are_accepted() -> None:
+    properties = Path(str(find_spec("recbole").submodule_search_locations[0])) / "properties"  # type: ignore[union-attr, index]
+    for file in (properties / "overall.yaml", properties / "dataset" / "sample.yaml", *properties.glob("model/*.yaml")):
+        for key, value in read_yaml(file).items():
+            assert check_recbole_value(key, value) == (key in ACCEPTED or key in FIXED)
+            check_kind(key, value, value)
+
+
+def test_what_a_user_may_choose_is_accepted() -> None:
+    for key, *values in (
+        ("gpu_id", "0,1", 2, "", None, -1),
+        ("eval_step", 0, -1),
+        ("clip_grad_norm", None, {"max_norm": 5, "norm_type": 1.5}),
+        ("metrics", "NDCG", ["ndcg", "Hit", "ItemCoverage"]),
+        ("topk", 10, [5, 10, 50]),
+        ("learner", "AdamW"),
+        ("state", "WARNING"),
+        ("load_col", {"inter": None, "item": "*", "user": []}, {"item": ["tags"]}),
+        ("save_dataset", None, False),
+        ("numerical_features", []),
+    ):
+        assert all(check_recbole_value(key, value) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        (
+            "SASRec",
+            {"hidden_dropout_prob": "x"},
+            "hidden_dropout_prob = 'x' is not accepted; accepted: a number, such as 0.5",
+        ),
+        ("SASRec", {"hidden_act": 3}, "accepted: a text, such as 'gelu'"),
+        ("SASRec", {"loss_type": "XX"}, "loss_type = 'XX' is not accepted; accepted: CE, BPR"),
+        ("SASRec", {"train_neg_sample_args": "uniform"}, "accepted: a mapping, such as"),
+        ("HGN", {"reg_weight": 1}, "accepted: a list, such as"),
+        ("RepeatNet", {"joint_train": 1}, "accepted: True or False, such as False"),
+        ("SASRec", {"repeatable": False}, "RecBole refuses the configuration: Sequential models"),
+        ("SASRec", {"transform": "mask_itemseq"}, "transform = 'mask_itemseq' needs mask_ratio"),
+        ("LSVCRComment", {"metrics": ["NDCG", "GiniIndex"]}, "metrics: GiniIndex is of ranked videos"),
+    ],
+)
+def test_other_values_are_of_the_kind_of_the_default(model: str, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {**SAMPLE, "model": model, **given})
+    assert told in str(caught.value)
+
+
+def test_what_a_model_of_recbole_cannot_be_made_with_is_one_message(tiny_config: Make) -> None:
+    with pytest.raises(ConfigError, match="RecBole's SASRec cannot be made with these settings: dropout probability"):
+        pipeline.run(tiny_config(model="SASRec", hidden_dropout_prob=7))
+
+
+def test_metrics_of_recbole_are_reported_and_everything_is_in_the_output_folder(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    wanted = ["Hit", "Precision", "NDCG", "ItemCoverage"]
+    config = tiny_config(metrics=wanted, valid_metric="Hit@10", epochs=1, save_instances=False)
+    report = pipeline.run(config)
+    assert not list(Path().iterdir())  # RecBole's saved/ and log_tensorboard/
+    assert list((tmp_path / "run" / "LSVCR" / "tensorboard").glob("events*"))
+    protocols = json.loads((tmp_path / "run" / "LSVCR" / "metrics.json").read_text())["phases"]["test"]["protocols"]
+    for name, found in protocols.items():
+        more = found["recbole_metrics"]
+        assert more["hit@10"] == pytest.approx(found["metrics"]["recall@10"])  # one positive in each list
+        assert more["precision@5"] == pytest.approx(found["metrics"]["recall@5"] / 5)
+        assert ("itemcoverage@10" in more) == name.endswith("full") and "ndcg@10" not in more
+    assert 0 < protocols["all+full"]["recbole_metrics"]["itemcoverage@10"] <= 1
+    shown = [line for line in table(report).splitlines() if line.startswith("ranking")]
+    assert len(shown) == 4 and shown[1].split()[-2:] == ["ItemCoverage@5", "ItemCoverage@10"]
