@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +206,7 @@ def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
     """The configuration of one model, whose task is named, and whose keys may be those of several models."""
     model = given["model"]
     check_keys(given, known, model)
-    defaults = _defaults([model])
-    for key, value in given.items():
-        _check_value(key, value, model, defaults.get(key))
+    check_values(given.items(), model)
     given["eval_args"] = _eval_args(given.get("eval_args"))
     if "dataset" not in given:
         raise ConfigError(
@@ -276,13 +274,20 @@ def check_keys(given: Mapping[str, Any], known: set[str], model: str = "") -> No
         )
 
 
-def _check_value(key: str, value: Any, model: str, default: Any) -> None:
-    ours = BY_NAME.get(key)
-    if ours is not None and (ours in PARAMETERS or model in MODELS):
-        if not ours.accepts(value):
-            raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
-    elif not check_recbole_value(key, value):
-        check_kind(key, value, default)
+def check_values(given: Iterable[tuple[str, Any]], model: str) -> None:
+    """Refuse values of parameters that `model` cannot have; what only several values together do is not looked at.
+
+    Raises:
+        ConfigError: there is one; accepted ones are named.
+    """
+    defaults = _defaults([model])
+    for key, value in given:
+        ours = BY_NAME.get(key)
+        if ours is not None and (ours in PARAMETERS or model in MODELS):
+            if not ours.accepts(value):
+                raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
+        elif not check_recbole_value(key, value):
+            check_kind(key, value, defaults.get(key))
 
 
 def _eval_args(value: Any) -> dict[str, Any]:

@@ -351,6 +351,12 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"tune": {"budget": "many"}}, ["--benchmark", "sasrec"], "budget"),
         ({"tune": {"space": {"n_heads": [1, 2]}}}, ["--benchmark", "gru4rec"], "GRU4Rec does not read all"),
         ({"tune": {"space": {"NARM": {"n_layers": [1]}}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
+        ({"tune": {"space": {"learning_rate": [0.01, "x"]}}}, ["--benchmark", "sasrec"], "SASRec: learning_rate = 'x'"),
+        (
+            {"tune": {"budget": 2, "space": {"SASRec": {"n_heads": {"low": 0, "high": 2}}}}},
+            ["--benchmark", "sasrec"],
+            "tune: SASRec: n_heads = 0 is not accepted",
+        ),
         ({"model_settings": {"NARM": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
         ({"model_settings": {"SASRec": {"n_layer": 1}}}, ["--benchmark", "sasrec"], "n_layers"),
         ({"model_settings": {"SASRec": {"seed": 3}}}, ["--benchmark", "sasrec"], "SASRec sets seed, which is the same"),

@@ -23,6 +23,7 @@ from recbole_lsvcr.config import (
     LSVCRConfig,
     check_keys,
     check_model,
+    check_values,
     known_keys,
     load_config,
     output_folder,
@@ -146,6 +147,10 @@ class Study:
                         f"tune: {arm.model} does not read all of the space ({error}); name such a parameter under the "
                         "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
                     ) from error
+                try:
+                    check_values(self.tuning.values(arm.model), arm.model)
+                except ConfigError as error:
+                    raise ConfigError(f"tune: {arm.model}: {error}") from error
             check_stage(self.configuration(arm), "all")
         joint: JointData | None = None  # read once for both tasks
         for arm in self.main:

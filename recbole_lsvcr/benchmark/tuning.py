@@ -74,6 +74,11 @@ class Tuning:
         common = {name: values for name, values in self.space.items() if not _is_model(name)}
         return {**common, **self.space.get(model, {})}
 
+    def values(self, model: str) -> list[tuple[str, Any]]:
+        """Every choice and both ends of every range for one model, each with its parameter."""
+        ends = {name: [v["low"], v["high"]] if isinstance(v, Mapping) else v for name, v in self.of(model).items()}
+        return [(name, value) for name, values in ends.items() for value in values]
+
     def models(self) -> list[str]:
         """The models that have parameters of their own in the space."""
         return [name for name in self.space if _is_model(name)]
