@@ -127,11 +127,21 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                 f"argument '{argument}' is not understood; parameters are given as --name=value or --name value (see "
                 "--help)"
             )
-        value = None if text in ("None", "~") else parse_yaml(f"value: {text}", f"argument '{argument}'")["value"]
+        value = None if text in ("None", "~") else _argument_value(name, text)
         if name in overrides and overrides[name] != value:
             raise ConfigError(f"'{name}' is given twice, as {overrides[name]!r} and {value!r}; give it once")
         overrides[name] = value
     return overrides
+
+
+def _argument_value(name: str, text: str) -> Any:
+    try:
+        return parse_yaml(f"value: {text}", "it")["value"]
+    except ConfigError as error:
+        raise ConfigError(
+            f"argument --{name}: {text!r} is not a value in YAML; write a space after each colon and quotes around the "
+            "whole, such as '--eval_args={split: {time: [0.8, 0.9]}}'"
+        ) from error
 
 
 def known_keys(models: Sequence[str]) -> set[str]:

@@ -131,6 +131,9 @@ def test_a_value_may_stand_after_its_name() -> None:
     for arguments in (["--use_id"], ["--use_id", "--seed=3"], ["--seed=3", "4"]):
         with pytest.raises(ConfigError, match="not understood; parameters are given as --name=value or --name value"):
             parse_overrides(arguments)
+    for arguments in (["--eval_args={split:{time:[1,2]}}"], ["--eval_args", "{split:{time:[1,2]}}"]):
+        with pytest.raises(ConfigError, match=r"argument --eval_args: '\{split:.* write a space after each colon"):
+            parse_overrides(arguments)
 
 
 def test_an_override_is_above_the_file_and_argv_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
