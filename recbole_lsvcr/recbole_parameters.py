@@ -5,6 +5,7 @@ RecBole looks at few of them, and late: a wrong one would end in a traceback aft
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,11 +38,11 @@ _TRANSFORMS = {  # with the parameters that each reads
 
 
 def _above_zero(value: Any) -> bool:
-    return is_number(value) and value > 0
+    return is_number(value) and 0 < value < math.inf
 
 
 def _not_negative(value: Any) -> bool:
-    return is_number(value) and value >= 0
+    return is_number(value) and 0 <= value < math.inf
 
 
 def _is_gpus(value: Any) -> bool:

@@ -33,7 +33,7 @@ WRONG: dict[str, list[Any]] = {
     "train_batch_size": ["x", 0, 1.5, None],
     "eval_batch_size": ["x", 0, None],
     "learner": ["foo", 3, None],
-    "learning_rate": ["x", -1, 0, None, float("nan")],
+    "learning_rate": ["x", -1, 0, None, float("nan"), float("inf")],
     "weight_decay": ["x", -1],
     "eval_step": ["x", None],
     "stopping_step": ["x", -1, None],
