@@ -16,7 +16,8 @@ lists of one sampled protocol of the test phase:
   random: what is lost is what the model knew about single unseen videos, what stays is the order between the two kinds.
 
 Three rules without any model stand beside them: a random order, unseen first and seen first (random within a kind).
-Models that learn are shown at their best epoch (by validation, as reported everywhere) and at their last one.
+Models that learn are shown at their best epoch (by validation, as reported everywhere) and at their last one, and at
+their best one as the mean of the seeds.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, help="a plan, or a folder of cells' JSON")
     parser.add_argument("--work", type=Path, required=True, help="the cells' working folder, with their checkpoints")
-    parser.add_argument("--setting", default="time")
+    parser.add_argument("--setting", nargs="+", default=["time"])
     parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--text-store", help="of the models that read text, where cells share one")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    cells = [cell for cell in _cells(options.plan) if cell.setting == options.setting]
+    cells = [cell for cell in _cells(options.plan) if cell.setting in options.setting]
     wanted = [cell for cell in cells if not options.models or cell.model in options.models]
     done = [cell for cell in wanted if (options.work / cell.name / cell.model / "metrics.json").exists()]
     if not done:
-        parser.error(f"{options.work} holds no finished cell of setting {options.setting!r}")
+        parser.error(f"{options.work} holds no finished cell of setting {' or '.join(options.setting)}")
     rows: dict[str, dict[str, float]] = {}
     for cell in done:
         for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol), options.text_store):
@@ -72,6 +73,9 @@ def main() -> None:
                     print(_line(rule, {key: f"{value:.3f}" for key, value in row.items()}))
             rows[name] = lists.figures(lists.scores)
             print(_line(name, {key: f"{value:.3f}" for key, value in rows[name].items()}), flush=True)
+    for name, row in means(rows).items():
+        print(_line(name, {key: f"{value:.3f}" for key, value in row.items()}))
+        rows[name] = row
     if options.output:
         kept = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
         content = {"setting": options.setting, "protocol": options.protocol, "rows": kept, "environment": machine()}
@@ -86,6 +90,20 @@ def _cells(source: Path) -> list[Cell]:
     known = [{key: one.get(key) for key in ("data", "arm")} | one for one in found if one]
     names = ("model", "setting", "seed", "parameters")
     return [Cell(*(one[name] for name in names), data=one["data"], arm=one["arm"]) for one in known]
+
+
+def means(rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The mean over seeds of each model's rows at the best epoch; of models with several only."""
+    by_model: dict[str, list[Mapping[str, float]]] = {}
+    for name, row in rows.items():
+        model, _, rest = name.partition(", seed ")
+        if "last epoch" not in rest:
+            by_model.setdefault(model, []).append(row)
+    return {
+        f"{model}, mean of {len(found)} seeds": {key: sum(row[key] for row in found) / len(found) for key in found[0]}
+        for model, found in by_model.items()
+        if len(found) > 1
+    }
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
@@ -113,7 +131,7 @@ def scored_lists(
         scores = _score(scorer_of(trainer.model.eval(), run.dataset, run.config["device"]), data, chosen)
         return Lists(chosen, scores, data.train_item_count == 0, data.tables.item_time)
 
-    name = f"{cell.model}, seed {cell.seed}"
+    name = f"{cell.arm or cell.model}, seed {cell.seed}"
     yield name + (f", best epoch {best}" if epochs else ""), lists()
     if epochs and best != epochs[-1]["epoch"]:
         trainer.model.load_state_dict(load_checkpoint(run.model_folder / "last.pth")["state_dict"])
