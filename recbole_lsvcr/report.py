@@ -11,6 +11,7 @@ from typing import Any
 from recbole.utils.logger import RemoveColorFilter
 
 from recbole_lsvcr.config import output_folder
+from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.titles import metric_title, slice_title
 
 # Beside all targets, by task; every slice is in metrics.json.
@@ -19,10 +20,17 @@ SHOWN_SLICES = {"video": ("unseen_items",), "comment": ("unseen_items", "no_reco
 
 @contextmanager
 def log_to(config: Any) -> Iterator[None]:
-    """Log to standard error and to `<output>/run.log` while a run lasts, in place of RecBole's `./log` folder."""
+    """Log to standard error and to `<output>/run.log` while a run lasts, in place of RecBole's `./log` folder.
+
+    Raises:
+        ConfigError: the output folder cannot be made.
+    """
     root = logging.getLogger()
     folder = output_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output folder {folder} cannot be made ({error.strerror}); give another --output") from error
     level = getattr(logging, str(config["state"] or "INFO").upper(), logging.INFO)
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))

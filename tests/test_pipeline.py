@@ -236,6 +236,7 @@ def test_a_checkpoint_ranks_without_transformers_and_peft(tiny_config: Make, tmp
         (["--config", "absent.yaml"], "cannot read the configuration file absent.yaml"),
         (["--dataset=absent", "--output", "out"], "does not exist; convert raw logs"),
         (["--dataset=lsvcr-sample"], "no output folder"),
+        (["--dataset=lsvcr-sample", "--output=/dev/null/run"], "output folder /dev/null/run cannot be made"),
     ],
 )
 def test_the_command_line_ends_in_one_line(

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cells = read_cells(options.folder)
     if not cells:
-        sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; compute some with cells.py\n")
+        sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; give a folder of cells\n")
         return 2
     if options.metric not in (known := metrics_of(cells)):
         sys.stderr.write(f"{parser.prog}: error: no cell has a metric {options.metric}; there are {', '.join(known)}\n")
