@@ -29,6 +29,7 @@ from recbole_lsvcr.parameter_checks import (
 _GPUS = re.compile(r"(-1|\d+(,\d+)*)?")
 _METRICS = sorted(name for name, kind in metric_types.items() if kind == EvaluatorType.RANKING)
 _LOSSES = ("CE", "BPR")
+_SIZES = ("hidden_size", "embedding_size", "inner_size", "n_layers", "num_layers", "n_heads", "num_heads")
 _TRANSFORMS = {  # with the parameters that each reads
     "mask_itemseq": ("mask_ratio",),
     "inverse_itemseq": (),
@@ -112,7 +113,6 @@ ACCEPTED: Mapping[str, tuple[str, Check]] = {
     "metric_decimal_place": ("an integer >= 0", at_least(0)),
     "loss_decimal_place": ("an integer >= 0", at_least(0)),
     "MAX_ITEM_LIST_LENGTH": _COUNT,
-    **dict.fromkeys(("hidden_size", "embedding_size", "inner_size", "n_layers", "n_heads"), _COUNT),
     "load_col": (
         "a mapping such as {item: [item_id, tags]}",
         lambda value: (
@@ -185,6 +185,8 @@ def check_kind(key: str, value: Any, default: Any) -> None:
     Raises:
         ConfigError: it is of another kind.
     """
+    if key in _SIZES and is_int(default) and not at_least(1)(value):
+        raise ConfigError(f"{key} = {value!r} is not accepted; accepted: an integer >= 1")
     if key == "loss_type" and default in _LOSSES and value not in _LOSSES:
         raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {', '.join(_LOSSES)}")
     for kind, word, check in (
