@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
@@ -240,6 +241,7 @@ def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads
         sys.stderr.flush()
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    tqdm.set_lock(threading.RLock())  # its own is of several processes, and not taken down where this one is ended
     if threads is not None:
         torch.set_num_threads(threads)
     try:
