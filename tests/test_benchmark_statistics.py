@@ -145,10 +145,19 @@ def test_interval_and_test_hold_their_level_where_instances_of_a_user_hang_toget
 
 @pytest.mark.parametrize("users", [2, 4, 10, 20])
 def test_the_interval_of_few_users_holds_its_level(users: int) -> None:
-    """Of 20 users the plain quantiles at 2.5 % would miss the truth in 7 % of the samples, of 4 in a fifth."""
+    assert 0.035 <= _missed(users) <= 0.065
+
+
+def test_plain_quantiles_of_few_users_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbole_lsvcr.benchmark.statistics._tail", lambda users: 0.025)
+    assert 0.065 < _missed(20) <= 0.085  # docs/decisions.md: 7 %
+
+
+def _missed(users: int) -> float:
+    """The share of 2000 samples of this many users whose interval leaves the truth out."""
     sums = np.random.default_rng(users).normal(size=(2000, users))
     bounds = np.array(clustered_intervals([ByUser(row, np.ones(users, int)) for row in sums], resamples=4000))
-    assert 0.035 <= np.mean((bounds[:, 0] > 0) | (bounds[:, 1] < 0)) <= 0.065
+    return float(np.mean((bounds[:, 0] > 0) | (bounds[:, 1] < 0)))
 
 
 @settings(deadline=None)
