@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib.util
 import os
@@ -17,14 +18,14 @@ from recbole.utils import argument_list as recbole_arguments
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.custom_models import resolve_model
 from recbole_lsvcr.data.dataset import task_of
-from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.eval_args import checked_eval_args
 from recbole_lsvcr.evaluation.collector import needs_items
 from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import SAMPLE
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
-from recbole_lsvcr.recbole_parameters import check_kind, check_recbole_value, check_transform
+from recbole_lsvcr.recbole_parameters import check_negatives, check_recbole_value, check_transform
 from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -43,7 +44,6 @@ SHARED = (
     "valid_metric",
     "load_col",
 )
-DEFAULT_EVAL_ARGS = {"split": {"time": ["-2d", "-1d"]}, "order": "TO", "group_by": "user", "mode": "uni99"}
 KNOWLEDGE = ("GRU4RecKG", "KSR")  # RecBole's sequential models that read the vectors of a knowledge graph
 MODEL_OF: Mapping[str, str] = {"video": "LSVCR", "comment": "LSVCRComment"}
 
@@ -69,6 +69,12 @@ EXTRA_RECBOLE_KEYS = frozenset(
 class LSVCRConfig(Config):
     """RecBole's configuration of one run, from plain values only: neither `sys.argv` nor `eval` takes part."""
 
+    def with_values(self, **changes: Any) -> LSVCRConfig:
+        """The same configuration with other values, unchecked."""
+        changed = copy.copy(self)
+        changed.final_config_dict = {**self.final_config_dict, **changes}
+        return changed
+
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
 
@@ -81,16 +87,18 @@ class LSVCRConfig(Config):
         own = model_files(model) if model in CUSTOM else model_files(model)[-1:]
         set_by_model = {key for file in own if file.is_file() for key in read_yaml(file)}
         self.internal_config_dict.update(read_yaml(properties_dir() / "joint.yaml").get(model, {}))
-        shared = {**{key: ours[key] for key in SHARED}, "train_neg_sample_args": self._negatives(model_class)}
-        self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
-        if not hasattr(model_class, "input_type") and "loss_type" not in {
-            **self.internal_config_dict,
-            **self.external_config_dict,
-        }:
+        values = {**self.internal_config_dict, **self.external_config_dict}
+        kind, loss = getattr(model_class, "input_type", None), values.get("loss_type")
+        if kind is None and loss is None:
             raise ConfigError(
                 f"model '{model}' says neither by an attribute input_type nor by the parameter loss_type (CE or BPR) "
                 f"what it trains on; RecBole wants one of them: put loss_type into {model}.yaml beside its module"
             )
+        shared = {key: ours[key] for key in SHARED} | {"train_neg_sample_args": _negatives(model_class, loss)}
+        self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
+        if "train_neg_sample_args" in self.external_config_dict:
+            given = self.external_config_dict["train_neg_sample_args"]
+            check_negatives(given, model, task_of(model_class), kind, loss)
 
     def _init_device(self) -> None:
         """RecBole's, which shows the process the GPU `gpu_id` alone; under torchrun each one takes its own of all."""
@@ -101,12 +109,13 @@ class LSVCRConfig(Config):
         on_gpu = str(values["gpu_id"]) != "" and torch.cuda.is_available()
         values |= {"device": torch.device("cuda" if on_gpu else "cpu"), "single_spec": True, "local_rank": 0}
 
-    def _negatives(self, model_class: type) -> dict[str, Any] | None:
-        """One uniform negative for models of pairs and of labelled rows, none for those that learn from a softmax."""
-        kind, loss = getattr(model_class, "input_type", None), self.internal_config_dict.get("loss_type")
-        labelled = kind == InputType.POINTWISE and loss is None and model_class.__name__ not in MODELS  # DIN, DIEN
-        drawn = task_of(model_class) == "video" and (kind == InputType.PAIRWISE or loss == "BPR" or labelled)
-        return {"distribution": "uniform", "sample_num": 1} if drawn else None
+
+def _negatives(model_class: type, loss: Any) -> dict[str, Any] | None:
+    """One uniform negative for models of pairs and of labelled rows, none for those that learn from a softmax."""
+    kind = getattr(model_class, "input_type", None)
+    labelled = kind == InputType.POINTWISE and loss is None and model_class.__name__ not in MODELS  # DIN, DIEN
+    drawn = task_of(model_class) == "video" and (kind == InputType.PAIRWISE or loss == "BPR" or labelled)
+    return {"distribution": "uniform", "sample_num": 1} if drawn else None
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -144,26 +153,30 @@ def _argument_value(name: str, text: str) -> Any:
         ) from error
 
 
-def known_keys(models: Sequence[str]) -> set[str]:
+def known_keys(models: Iterable[str]) -> set[str]:
     """Every key RecBole or this package reads when these models run."""
+    return _keys({model: _defaults(model) for model in models})
+
+
+def _keys(defaults: Mapping[str, Mapping[str, Any]]) -> set[str]:
     keys: set[str] = set(EXTRA_RECBOLE_KEYS) | {TRUST_KEY} | {parameter.name for parameter in PARAMETERS}
-    if any(model in CUSTOM for model in models):
+    if any(model in CUSTOM for model in defaults):
         keys.add("loss_type")  # RecBole reads it of every sequential model without an `input_type`
     for name in ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments"):
         keys |= set(getattr(recbole_arguments, name))
-    return keys | set(_defaults(models))
+    return keys.union(*defaults.values())
 
 
-def _defaults(models: Sequence[str]) -> dict[str, Any]:
-    """What stands in the property files that RecBole or this package reads when these models run."""
+def _defaults(model: str) -> dict[str, Any]:
+    """What stands in the property files that RecBole or this package reads when the model runs."""
     recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
     files = [
         recbole / "properties/overall.yaml",
         recbole / "properties/dataset/sample.yaml",
         properties_dir() / "overall.yaml",
+        recbole / f"properties/model/{model}.yaml",
+        *model_files(model),
     ]
-    for model in models:
-        files += [recbole / f"properties/model/{model}.yaml", *model_files(model)]
     return {key: value for file in files if file.is_file() for key, value in read_yaml(file).items()}
 
 
@@ -182,8 +195,8 @@ def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | 
             f"task = both fine-tunes {' and '.join(MODEL_OF.values())}; leave out model = {given['model']!r}, or name "
             "one task"
         )
-    known = known_keys(tuple(MODEL_OF.values()))
-    return [_load({**given, "model": model, "task": task}, known) for task, model in MODEL_OF.items()]
+    defaults = {model: _defaults(model) for model in MODEL_OF.values()}
+    return [_load({**given, "model": model, "task": task}, defaults) for task, model in MODEL_OF.items()]
 
 
 def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> LSVCRConfig:
@@ -209,23 +222,23 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     model = given.setdefault("model", "LSVCR")
     check_model(model, task)
     given.setdefault("task", task_of(get_model(model)))
-    return _load(given, known_keys([model]))
+    return _load(given, {model: _defaults(model)})
 
 
-def _load(given: dict[str, Any], known: set[str]) -> LSVCRConfig:
-    """The configuration of one model, whose task is named, and whose keys may be those of several models."""
+def _load(given: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> LSVCRConfig:
+    """The configuration of one model, whose task is named; its keys may be those of several models, whose `defaults`
+    are given."""
     model = given["model"]
-    check_keys(given, known, model)
-    check_values(given.items(), model)
-    given["eval_args"] = _eval_args(given.get("eval_args"))
+    check_keys(given, _keys(defaults), model)
+    check_values(given.items(), model, defaults[model])
+    if given["task"] == "video" and given.get("repeatable") is False:
+        raise ConfigError("repeatable = False is not accepted: sequential models rank watched videos too; leave it out")
+    given["eval_args"] = checked_eval_args(given.get("eval_args"))
     if "dataset" not in given:
         raise ConfigError(
             f"no data set: give 'dataset: <name>' in the configuration (a folder below data_path, or {SAMPLE})"
         )
-    try:
-        config = LSVCRConfig(config_dict=given)
-    except (ValueError, NotImplementedError, RuntimeError) as error:  # RecBole's own words
-        raise ConfigError(f"RecBole refuses the configuration: {error}") from error
+    config = LSVCRConfig(config_dict=given)
     _check_together(config)
     return config
 
@@ -284,54 +297,20 @@ def check_keys(given: Mapping[str, Any], known: set[str], model: str = "") -> No
         )
 
 
-def check_values(given: Iterable[tuple[str, Any]], model: str) -> None:
-    """Refuse values of parameters that `model` cannot have; what only several values together do is not looked at.
+def check_values(given: Iterable[tuple[str, Any]], model: str, defaults: Mapping[str, Any] | None = None) -> None:
+    """Refuse values of parameters that `model`, whose `defaults` may be given, cannot have; what only several values
+    together do is not looked at.
 
     Raises:
         ConfigError: there is one; accepted ones are named.
     """
-    defaults = _defaults([model])
+    defaults = _defaults(model) if defaults is None else defaults
     for key, value in given:
         ours = BY_NAME.get(key)
         if ours is not None and (ours in PARAMETERS or model in MODELS):
-            if not ours.accepts(value):
-                raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {ours.accepted}")
-        elif not check_recbole_value(key, value):
-            check_kind(key, value, defaults.get(key))
-
-
-def _eval_args(value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise ConfigError(
-            f"eval_args = {value!r} is not accepted; accepted: a mapping with the keys {sorted(DEFAULT_EVAL_ARGS)}"
-        )
-    unknown = set(value or {}) - set(DEFAULT_EVAL_ARGS)
-    if unknown:
-        raise ConfigError(f"eval_args has unknown keys {sorted(unknown)}; accepted: {sorted(DEFAULT_EVAL_ARGS)}")
-    given = {**DEFAULT_EVAL_ARGS, **(value or {})}
-    if given["order"] != "TO":
-        raise ConfigError(f"eval_args.order = {given['order']!r} is not accepted; accepted: TO (in order of time)")
-    by_time = isinstance(given["split"], Mapping) and "time" in given["split"]
-    if given["group_by"] != "user" and not (by_time and given["group_by"] in (None, "none")):
-        raise ConfigError(
-            f"eval_args.group_by = {given['group_by']!r} is not accepted; accepted: user (LS and RS divide what each "
-            "user did), and none where the split is by time"
-        )
-    selection_mode(given)
-    return given
-
-
-def selection_mode(eval_args: Mapping[str, Any]) -> Protocol:
-    """The ranking of videos by which `eval_args.mode` would choose models, where `valid_protocol` does not.
-
-    Raises:
-        ConfigError: a mode, of either phase, that does not rank.
-    """
-    mode = eval_args["mode"]
-    if not (isinstance(mode, Mapping) and mode and mode.keys() <= {"valid", "test"}):
-        return Protocol.of_mode(mode)
-    by_phase = {phase: Protocol.of_mode(one) for phase, one in mode.items()}
-    return by_phase.get("valid") or by_phase["test"]
+            ours.require(value)
+        else:
+            check_recbole_value(model, key, value, defaults.get(key))
 
 
 def _check_together(config: LSVCRConfig) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_lsvcr.errors import ConfigError
+
 Check = Callable[[Any], bool]
 
 PROTOCOL_FORM = "<all|available>+<full|uniform|popular|period>"
@@ -21,12 +23,21 @@ class Parameter:
     name: str
     accepted: str
     check: Check
-    meaning: str
+    meaning: str = ""
     optional: bool = False
 
     def accepts(self, value: Any) -> bool:
         """Whether `value` is acceptable."""
         return (self.optional and value is None) or (value is not None and self.check(value))
+
+    def require(self, value: Any) -> None:
+        """Refuse what is not acceptable.
+
+        Raises:
+            ConfigError: `value` is not.
+        """
+        if not self.accepts(value):
+            raise ConfigError(f"{self.name} = {value!r} is not accepted; accepted: {self.accepted}")
 
 
 def is_bool(value: Any) -> bool:

@@ -9,7 +9,6 @@ fine-tuning starts from.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -101,9 +100,7 @@ def stage_config(config: LSVCRConfig, pretrained: Path | None) -> LSVCRConfig:
         # `epochs` takes the place of `pretrain_epochs`: a pre-training may be continued with more of them.
         changes = {"train_stage": "pretrain", "pre_model_path": "", "epochs": config["pretrain_epochs"]}
         changes["pretrain_epochs"] = None
-    staged = copy.copy(config)
-    staged.final_config_dict = {**config.final_config_dict, **changes}
-    return staged
+    return config.with_values(**changes)
 
 
 def identity(pretrained: Path | None) -> dict[str, str]:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole.evaluator.register import metric_types
-from recbole.utils import EvaluatorType
+from recbole.utils import EvaluatorType, InputType
 
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.parameter_checks import (
     Check,
+    Parameter,
     at_least,
     between,
     is_bool,
@@ -25,11 +26,31 @@ from recbole_lsvcr.parameter_checks import (
     list_of,
     one_of,
 )
+from recbole_lsvcr.registry import CUSTOM
 
 _GPUS = re.compile(r"(-1|\d+(,\d+)*)?")
 _METRICS = sorted(name for name, kind in metric_types.items() if kind == EvaluatorType.RANKING)
-_LOSSES = ("CE", "BPR")
-_SIZES = ("hidden_size", "embedding_size", "inner_size", "n_layers", "num_layers", "n_heads", "num_heads")
+_LOSSES: Mapping[str, tuple[str, ...]] = {  # of the models that have not both
+    "CORE": ("CE",),
+    "FPMC": ("BPR",),
+    "GRU4RecCPR": ("CE",),
+    "SASRecCPR": ("CE",),
+    "SINE": ("CE", "BPR", "NLL"),
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {  # of RecBole's models
+    "hidden_act": ("gelu", "relu", "swish", "tanh", "sigmoid"),
+    "pooling_mode": ("mean", "max", "sum"),
+    "pooling_type": ("average", "max"),
+    "dnn_type": ("trm", "ave"),
+    "gru_type": ("GRU", "AIGRU", "AGRU", "AUGRU"),
+}
+# fmt: off
+_SIZES = frozenset({  # of RecBole's models: integers from 1 on
+    "hidden_size", "embedding_size", "inner_size", "attention_size", "prototype_size", "interest_size", "kernel_size",
+    "n_layers", "num_layers", "cross_layer_num", "n_heads", "num_heads", "k_interests", "block_num", "expert_num",
+    "low_rank", "nh", "nv", "step", "high_order", "order_len", "short_item_length", "topk_factor", "depth", "t_depth",
+})
+# fmt: on
 _TRANSFORMS = {  # with the parameters that each reads
     "mask_itemseq": ("mask_ratio",),
     "inverse_itemseq": (),
@@ -63,6 +84,12 @@ def _is_metric(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in _METRICS
 
 
+def _is_columns(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        columns in (None, "*", []) or list_of(is_text)(columns) for columns in value.values()
+    )
+
+
 def _one_or_list(check: Check) -> Check:
     return lambda value: check(value) or list_of(check)(value)
 
@@ -75,51 +102,75 @@ def _is_level(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in ("debug", "info", "warning", "error", "critical")
 
 
-def _or_nothing(check: Check) -> Check:
-    return lambda value: value is None or check(value)
+def _is_sampling(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and value.keys() <= {"distribution", "sample_num", "alpha", "dynamic", "candidate_num"}
+        and one_of("uniform", "popularity")(value.get("distribution", "uniform"))
+        and at_least(1)(value.get("sample_num", 1))
+        and _above_zero(value.get("alpha", 1))
+        and is_bool(value.get("dynamic", False))
+        and at_least(0)(value.get("candidate_num", 0))
+    )
 
 
-_COUNT = ("an integer >= 1", at_least(1))
-_SWITCH = ("True, False", is_bool)
-# Parameter -> what is accepted, in words and as a predicate.
-ACCEPTED: Mapping[str, tuple[str, Check]] = {
-    "data_path": ("a folder", is_text),
-    "dataset": ("a folder below data_path", is_text),
-    "gpu_id": ("GPU numbers such as 0 or 0,1; nothing or -1: none", _or_nothing(_is_gpus)),
-    "use_gpu": _SWITCH,
-    "seed": ("an integer from 0 to 4294967295", lambda value: is_int(value) and between(0, 2**32 - 1)(value)),
-    "reproducibility": _SWITCH,
-    "state": ("debug, info, warning, error, critical", _is_level),
-    "show_progress": _SWITCH,
-    "shuffle": _SWITCH,
-    "worker": ("an integer >= 0", at_least(0)),
-    "epochs": ("an integer >= 0", at_least(0)),
-    "train_batch_size": _COUNT,
-    "eval_batch_size": _COUNT,
-    "learner": ("adam, adamw, sgd, adagrad, rmsprop, sparse_adam", _is_learner),
-    "learning_rate": ("a number > 0", _above_zero),
-    "weight_decay": ("a number >= 0", _not_negative),
-    "eval_step": ("an integer (0 or less: no validation while training)", is_int),
-    "stopping_step": ("an integer >= 0", at_least(0)),
-    "clip_grad_norm": ("{max_norm: number > 0, norm_type: number > 0}, or nothing", _or_nothing(_is_clipping)),
-    "enable_amp": _SWITCH,
-    "enable_scaler": _SWITCH,
-    "transform": (f"{', '.join(_TRANSFORMS)}, or nothing", _or_nothing(one_of(*_TRANSFORMS))),
-    "repeatable": _SWITCH,
-    "metrics": (f"some of {', '.join(_METRICS)}", _one_or_list(_is_metric)),
-    "topk": ("an integer >= 1, or a list of such", _one_or_list(at_least(1))),
-    "valid_metric": ("a metric at a length, such as NDCG@10", is_text),
-    "valid_metric_bigger": _SWITCH,
-    "metric_decimal_place": ("an integer >= 0", at_least(0)),
-    "loss_decimal_place": ("an integer >= 0", at_least(0)),
-    "MAX_ITEM_LIST_LENGTH": _COUNT,
-    "load_col": (
-        "a mapping such as {item: [item_id, tags]}",
-        lambda value: (
-            isinstance(value, Mapping)
-            and all(columns in (None, "*", []) or list_of(is_text)(columns) for columns in value.values())
+def _count(name: str) -> Parameter:
+    return Parameter(name, "an integer >= 1", at_least(1))
+
+
+def _natural(name: str) -> Parameter:
+    return Parameter(name, "an integer >= 0", at_least(0))
+
+
+def _switch(name: str) -> Parameter:
+    return Parameter(name, "True, False", is_bool)
+
+
+# Parameter -> what is accepted.
+ACCEPTED: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("data_path", "a folder", is_text),
+        Parameter("dataset", "a folder below data_path", is_text),
+        Parameter("gpu_id", "GPU numbers such as 0 or 0,1; nothing or -1: none", _is_gpus, optional=True),
+        _switch("use_gpu"),
+        Parameter("seed", "an integer from 0 to 4294967295", lambda value: is_int(value) and 0 <= value < 2**32),
+        _switch("reproducibility"),
+        Parameter("state", "debug, info, warning, error, critical", _is_level),
+        _switch("show_progress"),
+        _switch("shuffle"),
+        _natural("worker"),
+        _natural("epochs"),
+        _count("train_batch_size"),
+        _count("eval_batch_size"),
+        Parameter("learner", "adam, adamw, sgd, adagrad, rmsprop, sparse_adam", _is_learner),
+        Parameter("learning_rate", "a number > 0", _above_zero),
+        Parameter("weight_decay", "a number >= 0", _not_negative),
+        Parameter("eval_step", "an integer (0 or less: no validation while training)", is_int),
+        _natural("stopping_step"),
+        Parameter(
+            "clip_grad_norm", "{max_norm: number > 0, norm_type: number > 0}, or nothing", _is_clipping, optional=True
         ),
-    ),
+        _switch("enable_amp"),
+        _switch("enable_scaler"),
+        Parameter(
+            "train_neg_sample_args",
+            "{distribution: uniform or popularity, sample_num: integer >= 1, alpha: number > 0, dynamic: True or "
+            "False, candidate_num: integer >= 0}, or nothing",
+            _is_sampling,
+            optional=True,
+        ),
+        Parameter("transform", f"{', '.join(_TRANSFORMS)}, or nothing", one_of(*_TRANSFORMS), optional=True),
+        _switch("repeatable"),
+        Parameter("metrics", f"some of {', '.join(_METRICS)}", _one_or_list(_is_metric)),
+        Parameter("topk", "an integer >= 1, or a list of such", _one_or_list(at_least(1))),
+        Parameter("valid_metric", "a metric at a length, such as NDCG@10", is_text),
+        _switch("valid_metric_bigger"),
+        _natural("metric_decimal_place"),
+        _natural("loss_decimal_place"),
+        _count("MAX_ITEM_LIST_LENGTH"),
+        Parameter("load_col", "a mapping such as {item: [item_id, tags]}", _is_columns),
+    )
 }
 
 _COLUMNS = "the atomic files have these names of columns; python -m dataset_tools table gives yours to them"
@@ -161,45 +212,83 @@ FIXED: Mapping[str, tuple[Any, str]] = {
 }
 
 
-def check_recbole_value(key: str, value: Any) -> bool:
-    """Whether the parameter is one of these; refuses a value it cannot have.
+def check_recbole_value(model: str, key: str, value: Any, default: Any) -> None:
+    """Refuse a value that a parameter of RecBole's, or of a model, cannot have; `default` is that of the property
+    files.
 
     Raises:
         ConfigError: there is no such value, or it would change nothing here.
     """
-    if key in ACCEPTED:
-        accepted, check = ACCEPTED[key]
-        if not check(value):
-            raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {accepted}")
     if key in FIXED:
         only, instead = FIXED[key]
         if value != only and not (only in (None, False) and value in (None, False)):
             raise ConfigError(f"{key} = {value!r} is not accepted: it must be {only!r} (or left out); {instead}")
-    return key in ACCEPTED or key in FIXED
+        return
+    parameter = ACCEPTED.get(key) or (None if model in CUSTOM else _named(model, key, default)) or _alike(key, default)
+    if parameter is not None:
+        parameter.require(value)
 
 
-def check_kind(key: str, value: Any, default: Any) -> None:
-    """Refuse a value of another kind than the default in the property files; where that is nothing, anything may be
-    one.
+def _named(model: str, key: str, default: Any) -> Parameter | None:
+    """What RecBole's models, and ours, mean by a name; None: nothing more than its default tells."""
+    choices = _LOSSES.get(model, ("CE", "BPR")) if key == "loss_type" else _CHOICES.get(key, ())
+    if default in choices:
+        return Parameter(key, ", ".join(choices), one_of(*choices))
+    if key in _SIZES and is_int(default):
+        return _count(key)
+    share = "drop" in key or key in ("mask_ratio", "ft_ratio")
+    if share and is_number(default):
+        return Parameter(key, "a number from 0 to 1", between(0, 1))
+    if share and list_of(is_number)(default):
+        words = f"a list of {len(default)} numbers from 0 to 1"
+        return Parameter(key, words, lambda value: list_of(between(0, 1))(value) and len(value) == len(default))
+    if is_number(default) and default >= 0:
+        return Parameter(key, f"a number >= 0, such as {default!r}", _not_negative)
+    return None
 
-    Raises:
-        ConfigError: it is of another kind.
-    """
-    if key in _SIZES and is_int(default) and not at_least(1)(value):
-        raise ConfigError(f"{key} = {value!r} is not accepted; accepted: an integer >= 1")
-    if key == "loss_type" and default in _LOSSES and value not in _LOSSES:
-        raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {', '.join(_LOSSES)}")
-    for kind, word, check in (
-        (bool, "True or False", is_bool),
-        (int | float, "a number", is_number),
-        (str, "a text", lambda given: given is None or isinstance(given, str)),
-        (list, "a list", lambda given: isinstance(given, list)),
-        (dict, "a mapping", lambda given: given is None or isinstance(given, Mapping)),
+
+def _alike(key: str, default: Any) -> Parameter | None:
+    """Values of the kind of the default; where that is nothing, anything may be one."""
+    for kind, word, check, optional in (
+        (bool, "True or False", is_bool, False),
+        (int | float, "a number", is_number, False),
+        (str, "a text", lambda value: isinstance(value, str), True),
+        (list, "a list", lambda value: isinstance(value, list) and _same_kind(value, default), False),
+        (dict, "a mapping", lambda value: isinstance(value, Mapping), True),
     ):
         if isinstance(default, kind):
-            if not check(value):
-                raise ConfigError(f"{key} = {value!r} is not accepted; accepted: {word}, such as {default!r}")
-            return
+            return Parameter(key, f"{word}, such as {default!r}", check, optional=optional)
+    return None
+
+
+def _same_kind(values: list[Any], default: list[Any]) -> bool:
+    """Numbers where the default has numbers, texts where it has texts."""
+    return all(
+        all(check(value) for value in values)
+        for check in (is_number, is_text)
+        if default and all(check(value) for value in default)
+    )
+
+
+def check_negatives(given: Any, model: str, task: Any, kind: Any, loss: Any) -> None:
+    """Refuse negatives where none are drawn, and their absence where a model learns from them.
+
+    Args:
+        given: `train_neg_sample_args`. kind: the model's `input_type`. loss: its `loss_type`.
+
+    Raises:
+        ConfigError: the one or the other.
+    """
+    pairs = kind == InputType.PAIRWISE or (kind is None and loss == "BPR")
+    if task == "comment" and given is not None:
+        reason = "comments have negatives of their own: see train_negatives"
+    elif kind is None and loss == "CE" and given is not None:
+        reason = f"{model} with loss_type = CE learns against every video"
+    elif task == "video" and pairs and given is None:
+        reason = f"{model} learns from pairs of a positive and a negative"
+    else:
+        return
+    raise ConfigError(f"train_neg_sample_args = {given!r} is not accepted: {reason}; leave it out")
 
 
 def check_transform(config: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import sys
@@ -131,7 +130,7 @@ class Run:
         aligned = self._aligned_weights() if self.aligned and from_alignment else None
         config = stage_config(self.config, pretrained)
         init_seed(config["seed"], config["reproducibility"])
-        model = self._new_model(config, train.dataset)
+        model = self.model_class(config, train.dataset)
         if aligned is not None:
             model.sr.load_weights(aligned)
         model = model.to(config["device"])
@@ -144,16 +143,6 @@ class Run:
         trainer.candidates_dir = self.candidates_dir
         trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint, **identity(pretrained)}
         return trainer
-
-    def _new_model(self, config: Any, dataset: JointDataset) -> Any:
-        try:
-            return self.model_class(config, dataset)
-        except (ValueError, TypeError, NotImplementedError, ZeroDivisionError, RuntimeError) as error:
-            if not self.model_class.__module__.startswith("recbole."):  # ours have checked their settings
-                raise
-            raise ConfigError(
-                f"RecBole's {self.model_class.__name__} cannot be made with these settings: {error}"
-            ) from error
 
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
         """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
@@ -345,8 +334,7 @@ class Run:
         for protocol, lists in result.lists.items():
             names = [name for name in wanted if lists.protocol.is_full or not needs_items(name)]
             if names and len(lists.positions):
-                config = copy.copy(self.config)
-                config.final_config_dict = {**self.config.final_config_dict, "metrics": names}
+                config = self.config.with_values(metrics=names)
                 summary["protocols"][protocol]["recbole_metrics"] = result.recbole_metrics(config, protocol)
         return summary
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
-from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml, selection_mode
+from recbole_lsvcr.config import known_keys, load_config, parse_overrides, read_yaml
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.eval_args import selection_mode
 from recbole_lsvcr.parameters import BY_NAME, FILES, MODEL_PARAMETERS, PARAMETERS, markdown_table
 from recbole_lsvcr.registry import properties_dir
 from recbole_lsvcr.trainer import selection_protocol

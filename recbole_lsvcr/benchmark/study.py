@@ -18,7 +18,6 @@ from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stoppe
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
 from recbole_lsvcr.benchmark.vocabulary import COMMENT_PROTOCOLS, PERIOD, PROTOCOLS
 from recbole_lsvcr.config import (
-    DEFAULT_EVAL_ARGS,
     MODEL_OF,
     LSVCRConfig,
     check_keys,
@@ -27,11 +26,11 @@ from recbole_lsvcr.config import (
     known_keys,
     load_config,
     output_folder,
-    selection_mode,
 )
 from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.eval_args import DEFAULT_EVAL_ARGS, selection_mode
 from recbole_lsvcr.parameters import BY_NAME
 from recbole_lsvcr.pretraining import check_stage
 from recbole_lsvcr.task_run import Run
