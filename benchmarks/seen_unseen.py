@@ -3,8 +3,8 @@
     python benchmarks/seen_unseen.py docs/results/youtube-video/plan.yaml --work runs/youtube-video \
         --setting time --output docs/results/youtube-video-seen-unseen/time.json
 
-For the finished cells of a plan (`benchmark.cells`), or of a benchmark (its `cells` folder in the plan's place), on the
-lists of one sampled protocol of the test phase:
+For the finished cells of a plan (`benchmark.cells`), or of a benchmark (its output folder in the plan's place, without
+--work and --text-store), on the lists of one sampled protocol of the test phase:
 
 - `unseen above seen`: over the pairs of an unseen and a seen candidate of a list, how often the unseen one is scored
   higher, mean of the lists (0.5: no order between the two kinds); `all unseen first`, `all seen first`: the share of
@@ -48,14 +48,19 @@ ROUNDS = 20  # random deals that `unseen, shuffled` is the mean of
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", type=Path, help="a plan, or a folder of cells' JSON")
-    parser.add_argument("--work", type=Path, required=True, help="the cells' working folder, with their checkpoints")
+    parser.add_argument("plan", type=Path, help="a plan, or a benchmark's output folder")
+    parser.add_argument("--work", type=Path, help="the working folder of a plan's cells, with their checkpoints")
     parser.add_argument("--setting", nargs="+", default=["time"])
     parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--text-store", help="of the models that read text, where cells share one")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.plan.is_dir():
+        options.work = options.work or options.plan / "work"
+        options.text_store = options.text_store or next(map(str, options.work.glob("stores/*")), None)
+    elif options.work is None:
+        parser.error("a plan's cells need --work")
     cells = [cell for cell in _cells(options.plan) if cell.setting in options.setting]
     wanted = [cell for cell in cells if not options.models or cell.model in options.models]
     done = [cell for cell in wanted if (options.work / cell.name / cell.model / "metrics.json").exists()]
@@ -83,10 +88,10 @@ def main() -> None:
 
 
 def _cells(source: Path) -> list[Cell]:
-    """The cells of a plan, or those that lie in a folder."""
+    """The cells of a plan, or of a benchmark."""
     if not source.is_dir():
         return read_plan(source)
-    found = [finished(file) for file in sorted(source.glob("*.json")) if not file.name.endswith(".trial.json")]
+    found = [finished(file) for file in sorted(source.glob("cells/*.json")) if not file.name.endswith(".trial.json")]
     known = [{key: one.get(key) for key in ("data", "arm")} | one for one in found if one]
     names = ("model", "setting", "seed", "parameters")
     return [Cell(*(one[name] for name in names), data=one["data"], arm=one["arm"]) for one in known]

@@ -39,9 +39,19 @@ def test_cells_of_other_protocols_stand_beside_each_other(tmp_path: Path, capsys
     content = _cell(tmp_path, "a", 1, 0.3)
     protocols = content["phases"]["test"]["protocols"]
     _cell(tmp_path, "b", 1, 0.3, setting="later", phases={"test": {"protocols": {FULL: protocols[FULL]}}})
+    _cell(tmp_path, "c", 1, 0.3, setting="sooner", arm="LSVCR-seen")
     assert main([str(tmp_path)]) == 0
-    rows = {row[0]: row for row in _lines(capsys.readouterr().out) if row[1] == "LSVCR"}
-    assert rows["later"][3:5] == ["-", "-"] and rows["later"][5:7] == rows["plain"][5:7] != ["-", "-"]
+    found = _lines(capsys.readouterr().out)[2:]
+    assert [row[:2] for row in found if row[1] not in ("LSVCR", "LSVCR-seen")] == [
+        ["later", "*chance*"],
+        ["plain, sooner", "*chance*"],
+    ]
+    rows = {row[0]: row for row in found if row[1] == "LSVCR"}
+    assert (
+        "sooner" not in rows
+        and rows["later"][3:5] == ["-", "-"]
+        and rows["later"][5:7] == rows["plain"][5:7] != ["-", "-"]
+    )
 
 
 def test_what_is_no_ranked_cell_is_not_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

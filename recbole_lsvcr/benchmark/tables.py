@@ -36,8 +36,8 @@ def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: st
 
 
 def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
-    """Rows: setting and model, means over seeds (± the standard deviation where there are several), seconds of the
-    slowest; cells of one task.
+    """Rows: setting and model (of a benchmark: arm), means over seeds (± the standard deviation of several), seconds of
+    the slowest, and the chance of all settings, or of each that has another; cells of one task.
     """
     protocols = list(dict.fromkeys(name for cell in cells for name in cell["phases"]["test"]["protocols"]))
     slice_name, title = PARTS[_kind(cells[0])]
@@ -51,16 +51,24 @@ def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
         training = [cell["training"] for cell in group]
         epochs = ", ".join(str(one["best_epoch"]) for one in training if one["best_epoch"] is not None)
         seconds = max(one["seconds_per_epoch"] for one in training)
-        row = [setting, model, str(len(group)), *values, epochs or "-", f"{seconds:.0f}" if seconds else "-"]
+        row = [
+            setting,
+            str(group[0].get("arm") or model),
+            str(len(group)),
+            *values,
+            epochs or "-",
+            f"{seconds:.0f}" if seconds else "-",
+        ]
         lines.append("| " + " | ".join(row) + " |")
+    chances: dict[tuple[str, ...], list[str]] = {}
     for setting in sorted({cell["setting"] for cell in cells}):
         cell = next(cell for cell in cells if cell["setting"] == setting)
         found = cell["phases"]["test"]["protocols"]
         known = [(found.get(protocol, {}).get("chance") or {}).get(metric) for protocol, _ in columns]
-        chances = [
-            "" if part or value is None else f"{value:.4f}" for value, (_, part) in zip(known, columns, strict=True)
-        ]
-        lines.append("| " + " | ".join([setting, "*chance*", "", *chances, "", ""]) + " |")
+        values = ["" if part or one is None else f"{one:.4f}" for one, (_, part) in zip(known, columns, strict=True)]
+        chances.setdefault(tuple(values), []).append(setting)
+    for chance, settings in chances.items():
+        lines.append("| " + " | ".join([", ".join(settings), "*chance*", "", *chance, "", ""]) + " |")
     return "\n".join(lines) + "\n"
 
 
