@@ -343,6 +343,14 @@ def test_studies_that_were_not_run_are_not_there(video: dict[str, Any]) -> None:
     assert [make(video) for make in found] == [None] * 5
 
 
+def test_the_legend_of_learning_curves_begins_with_ours_and_shows_every_arm() -> None:
+    chart = charts.curves(benchmark_results.results()["tasks"]["video"])
+    assert chart is not None
+    named = [trace for trace in chart.data if "legendrank" in trace]
+    assert sorted(named, key=operator.itemgetter("legendrank"))[0]["name"] == "LSVCR" != named[0]["name"]
+    assert chart.height >= 22 * len(named)
+
+
 def test_the_forest_draws_intervals_to_their_ends(video: dict[str, Any]) -> None:
     found = [one for one in video["comparisons"] if (one["protocol"], one["metric"]) == ("available+period", "ndcg@10")]
     for one in found:

@@ -54,6 +54,7 @@ def curves(task: Task) -> Chart | None:
                 "type": "scatter",
                 "mode": "lines",
                 "name": name,
+                "legendrank": 1 if is_ours(arm) else 2,  # ours first, as they lie above the others
                 "x": common,
                 "y": averages,
                 "line": style,
@@ -104,7 +105,7 @@ def curves(task: Task) -> Chart | None:
         "Thick: the mean over seeds, as long as all of them train; faint: each seed; dots: best epochs."
         " A click on a name hides it, a double click leaves it alone."
     )
-    return Chart("Learning curves", caption, data, look, 440)
+    return Chart("Learning curves", caption, data, look, max(440, 140 + 22 * len(arms)))  # the whole legend
 
 
 def _run(curve: Mapping[str, Any]) -> dict[Any, float]:
