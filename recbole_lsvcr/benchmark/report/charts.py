@@ -99,7 +99,7 @@ def curves(task: Task) -> Chart | None:
     look = layout(
         {"title": {"text": "epoch"}, "rangemode": "tozero", **({"dtick": 1} if last <= 10 else {})},
         {"title": {"text": "validation score"}},
-        legend={"orientation": "v", "x": 1.01, "y": 0.94, "groupclick": "togglegroup"},  # below plotly's buttons
+        legend={"orientation": "v", "x": 1.01, "y": 0.94, "groupclick": "togglegroup", "tracegroupgap": 2},
     )
     caption = (
         "Thick: the mean over seeds, as long as all of them train; faint: each seed; dots: best epochs."
