@@ -46,12 +46,11 @@ def check_settings(config: LSVCRConfig) -> None:
     """Refuse settings of pre-training that do not go together; other models have none.
 
     Raises:
-        ConfigError: an unknown `train_stage`, or one that does not go with `pre_model_path`; `pretrain_epochs` that is
-        no count.
+        ConfigError: an unknown `train_stage`, or one that does not go with `pre_model_path`.
     """
     if config["model"] not in PRETRAINED:
         return
-    chosen, file, epochs = config["train_stage"], config["pre_model_path"], config["pretrain_epochs"]
+    chosen, file = config["train_stage"], config["pre_model_path"]
     if chosen not in (None, "pretrain", "finetune"):
         raise ConfigError(
             f"train_stage = {chosen!r} is not accepted; accepted: pretrain, finetune (from pre_model_path), or nothing "
@@ -66,8 +65,6 @@ def check_settings(config: LSVCRConfig) -> None:
             "train_stage = finetune needs pre_model_path, the checkpoint of a pre-training (as "
             f"<output>/{config['model']}/{FOLDER}/last.pth); leave out train_stage to pre-train first"
         )
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 0:
-        raise ConfigError(f"pretrain_epochs = {epochs!r} is not accepted; accepted: an integer >= 0")
 
 
 def only_pretrains(config: LSVCRConfig) -> bool:

@@ -236,6 +236,8 @@ def _named(model: str, key: str, default: Any) -> Parameter | None:
         return Parameter(key, ", ".join(choices), one_of(*choices))
     if key in _SIZES and is_int(default):
         return _count(key)
+    if key == "pretrain_epochs":
+        return _natural(key)
     share = "drop" in key or key in ("mask_ratio", "ft_ratio")
     if share and is_number(default):
         return Parameter(key, "a number from 0 to 1", between(0, 1))
