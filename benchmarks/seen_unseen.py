@@ -4,7 +4,7 @@
         --setting time --output docs/results/youtube-video-seen-unseen/time.json
 
 For the finished cells of a plan (`benchmark.cells`), or of a benchmark (its output folder in the plan's place, without
---work and --text-store), on the lists of one sampled protocol of the test phase:
+--work), on the lists of one sampled protocol of the test phase:
 
 - `unseen above seen`: over the pairs of an unseen and a seen candidate of a list, how often the unseen one is scored
   higher, mean of the lists (0.5: no order between the two kinds); `all unseen first`, `all seen first`: the share of
@@ -42,6 +42,7 @@ from recbole_lsvcr.data.protocols import Protocol
 from recbole_lsvcr.environment import machine
 from recbole_lsvcr.pipeline import Run
 from recbole_lsvcr.scorer import scorer_of
+from recbole_lsvcr.yaml_files import read_yaml
 
 ROUNDS = 20  # random deals that `unseen, shuffled` is the mean of
 
@@ -52,13 +53,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="the working folder of a plan's cells, with their checkpoints")
     parser.add_argument("--setting", nargs="+", default=["time"])
     parser.add_argument("--models", nargs="+", help="default: all")
-    parser.add_argument("--text-store", help="of the models that read text, where cells share one")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.plan.is_dir():
         options.work = options.work or options.plan / "work"
-        options.text_store = options.text_store or next(map(str, options.work.glob("stores/*")), None)
     elif options.work is None:
         parser.error("a plan's cells need --work")
     cells = [cell for cell in _cells(options.plan) if cell.setting in options.setting]
@@ -68,7 +67,7 @@ def main() -> None:
         parser.error(f"{options.work} holds no finished cell of setting {' or '.join(options.setting)}")
     rows: dict[str, dict[str, float]] = {}
     for cell in done:
-        for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol), options.text_store):
+        for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol)):
             if not rows:
                 print(f"{len(lists.items):,} lists, {lists.valid.sum(1).mean():.1f} candidates on average")
                 for rule, order in lists.rules().items():
@@ -116,12 +115,11 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
     return "| " + " | ".join([name, *map(str, row.values() if name else row)]) + " |"
 
 
-def scored_lists(
-    cell: Cell, work: Path, protocol: Protocol, text_store: str | None = None
-) -> Iterator[tuple[str, Lists]]:
+def scored_lists(cell: Cell, work: Path, protocol: Protocol) -> Iterator[tuple[str, Lists]]:
     """The test lists of a finished cell, scored by its best checkpoint and, where another, by its last one."""
     settings: dict[str, Any] = {**cell.parameters, "model": cell.model, "seed": cell.seed}
-    places = {"output": str(work / cell.name), **({"text_store": text_store} if text_store else {})}
+    described = read_yaml(work / cell.name / cell.model / "config.yaml")
+    places = {"output": str(work / cell.name), "text_store": described["text_store"]}  # which cells may share
     run = Run(load_config(None, {**settings, **places}))
     data = run.dataset.joint
     _, _, loader = run.loaders
