@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from recbole.config import Config
-from recbole.utils import InputType, ModelType, get_model
+from recbole.utils import ModelType, get_model
 from recbole.utils import argument_list as recbole_arguments
 
 from recbole_lsvcr.alignment.config import load_alignment_config
@@ -25,7 +25,7 @@ from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import SAMPLE
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
-from recbole_lsvcr.recbole_parameters import check_negatives, check_recbole_value, check_transform
+from recbole_lsvcr.recbole_parameters import check_negatives, check_recbole_value, check_transform, negatives
 from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -94,11 +94,12 @@ class LSVCRConfig(Config):
                 f"model '{model}' says neither by an attribute input_type nor by the parameter loss_type (CE or BPR) "
                 f"what it trains on; RecBole wants one of them: put loss_type into {model}.yaml beside its module"
             )
-        shared = {key: ours[key] for key in SHARED} | {"train_neg_sample_args": _negatives(model_class, loss)}
+        task = task_of(model_class)
+        shared = {key: ours[key] for key in SHARED} | {"train_neg_sample_args": negatives(model, task, kind, loss)}
         self.internal_config_dict.update({key: value for key, value in shared.items() if key not in set_by_model})
         if "train_neg_sample_args" in self.external_config_dict:
             given = self.external_config_dict["train_neg_sample_args"]
-            check_negatives(given, model, task_of(model_class), kind, loss)
+            check_negatives(given, model, task, kind, loss)
 
     def _init_device(self) -> None:
         """RecBole's, which shows the process the GPU `gpu_id` alone; under torchrun each one takes its own of all."""
@@ -108,14 +109,6 @@ class LSVCRConfig(Config):
         values = self.final_config_dict
         on_gpu = str(values["gpu_id"]) != "" and torch.cuda.is_available()
         values |= {"device": torch.device("cuda" if on_gpu else "cpu"), "single_spec": True, "local_rank": 0}
-
-
-def _negatives(model_class: type, loss: Any) -> dict[str, Any] | None:
-    """One uniform negative for models of pairs and of labelled rows, none for those that learn from a softmax."""
-    kind = getattr(model_class, "input_type", None)
-    labelled = kind == InputType.POINTWISE and loss is None and model_class.__name__ not in MODELS  # DIN, DIEN
-    drawn = task_of(model_class) == "video" and (kind == InputType.PAIRWISE or loss == "BPR" or labelled)
-    return {"distribution": "uniform", "sample_num": 1} if drawn else None
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from recbole_lsvcr.parameter_checks import (
     list_of,
     one_of,
 )
-from recbole_lsvcr.registry import CUSTOM
+from recbole_lsvcr.registry import CUSTOM, MODELS
 
 _GPUS = re.compile(r"(-1|\d+(,\d+)*)?")
 _METRICS = sorted(name for name, kind in metric_types.items() if kind == EvaluatorType.RANKING)
@@ -272,21 +272,34 @@ def _same_kind(values: list[Any], default: list[Any]) -> bool:
     )
 
 
-def check_negatives(given: Any, model: str, task: Any, kind: Any, loss: Any) -> None:
-    """Refuse negatives where none are drawn, and their absence where a model learns from them.
+def negatives(model: str, task: str, kind: InputType | None, loss: Any) -> dict[str, Any] | None:
+    """The default of `train_neg_sample_args`: one uniform negative for models of pairs and of labelled rows, none for
+    those that learn from a softmax.
 
     Args:
-        given: `train_neg_sample_args`. kind: the model's `input_type`. loss: its `loss_type`.
+        kind: the model's `input_type`, which counts before its `loss_type`. loss: its `loss_type`.
+    """
+    labelled = kind == InputType.POINTWISE and loss is None and model not in MODELS  # DIN, DIEN
+    drawn = task == "video" and (_of_pairs(kind, loss) or labelled)
+    return {"distribution": "uniform", "sample_num": 1} if drawn else None
+
+
+def _of_pairs(kind: InputType | None, loss: Any) -> bool:
+    return kind == InputType.PAIRWISE or (kind is None and loss == "BPR")
+
+
+def check_negatives(given: Any, model: str, task: str, kind: InputType | None, loss: Any) -> None:
+    """Refuse `train_neg_sample_args` where no negatives are drawn, and their absence where a model learns from them;
+    arguments as of `negatives`.
 
     Raises:
         ConfigError: the one or the other.
     """
-    pairs = kind == InputType.PAIRWISE or (kind is None and loss == "BPR")
     if task == "comment" and given is not None:
         reason = "comments have negatives of their own: see train_negatives"
     elif kind is None and loss == "CE" and given is not None:
         reason = f"{model} with loss_type = CE learns against every video"
-    elif task == "video" and pairs and given is None:
+    elif task == "video" and _of_pairs(kind, loss) and given is None:
         reason = f"{model} learns from pairs of a positive and a negative"
     else:
         return

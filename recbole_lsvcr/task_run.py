@@ -17,7 +17,7 @@ from recbole.data.utils import create_samplers
 from recbole.utils import get_model, get_trainer, init_seed
 
 from dataset_tools.files import atomic_path, write_json
-from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.alignment.config import AlignmentConfig, load_alignment_config
 from recbole_lsvcr.alignment.prepared import TEXT_SETTINGS, Prepared, write_prepared
 from recbole_lsvcr.config import LSVCRConfig, output_folder, plain
 from recbole_lsvcr.data.dataset import JointDataset, task_of
@@ -166,8 +166,14 @@ class Run:
         return Path(self.config["alignment_folder"] or self.folder / ALIGNMENT)
 
     @cached_property
+    def alignment_config(self) -> AlignmentConfig:
+        """The settings of the alignment."""
+        return load_alignment_config(self.config["alignment"])
+
+    @property
     def alignment(self) -> AlignmentJob:
-        """What stage `align` does. Needs transformers and peft, as the later stages do not."""
+        """What stage `align` does, in the folders as they are named now. Needs transformers and peft, as the later
+        stages do not."""
         try:
             from recbole_lsvcr.alignment.stage import AlignmentJob
         except ModuleNotFoundError as error:
@@ -190,7 +196,7 @@ class Run:
         joint = self.dataset.joint
         return Prepared(
             data=joint,
-            config=load_alignment_config(self.config["alignment"]),
+            config=self.alignment_config,
             sr=self.model_class.sr_config(self.config, max(joint.max_videos, joint.max_records)),
             seed=int(self.config["seed"] if self.config["alignment_seed"] is None else self.config["alignment_seed"]),
             text={name: self.config[name] for name in TEXT_SETTINGS},

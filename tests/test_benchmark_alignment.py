@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, TINY_ALIGNMENT
+from conftest import TINY, TINY_ALIGNMENT, Make
 
 from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, run_cell
+from recbole_lsvcr.pipeline import Run
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +50,10 @@ def test_one_alignment_serves_what_it_decides_and_one_language_model_all(
     )
     assert not list((folder / "work").glob("*/alignment"))
     assert len(list((folder / "stores").iterdir())) == 2
+
+
+def test_a_job_is_of_the_folders_that_are_named_by_then(tiny_config: Make, tmp_path: Path) -> None:
+    run = Run(tiny_config(alignment=TINY_ALIGNMENT))
+    assert (run.alignment.folder, run.alignment.corpus) == (run.folder / "alignment", None)
+    run.config["alignment_folder"], run.corpus_lm = str(tmp_path / "shared"), tmp_path / "corpus"
+    assert (run.alignment.folder, run.alignment.corpus) == (tmp_path / "shared", tmp_path / "corpus")

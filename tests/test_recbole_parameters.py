@@ -146,6 +146,8 @@ def test_a_loss_of_pairs_brings_its_negatives(tiny_config: Make) -> None:
     config = tiny_config(model="SASRec", loss_type="BPR", epochs=1)
     assert config["train_neg_sample_args"]["sample_num"] == 1
     assert pipeline.run(config)["phases"]["test"]["protocols"]["all+full"]["metrics"]["mrr"] > 0
+    of_points = tiny_config(model="RepeatNet", loss_type="BPR")  # its input_type counts, as in RecBole
+    assert of_points["train_neg_sample_args"]["distribution"] == "none"
 
 
 def test_metrics_of_recbole_are_reported_and_everything_is_in_the_output_folder(

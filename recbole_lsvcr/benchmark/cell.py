@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
-from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.encoding.encoders import content_of
@@ -333,12 +332,11 @@ def _training(config: LSVCRConfig, trained: pipeline.FinetuneResult) -> dict[str
 def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
     """Give a run the folders that cells of one benchmark share: candidates, an alignment, a text store."""
     config = run.config
-    # Not `run.alignment`: it is made once, for the folder and the language model that are only named here.
-    alignment = load_alignment_config(config["alignment"]) if run.aligned else None
     if "candidates" in shared:
         run.candidates_dir = shared["candidates"]
-    if "alignments" in shared and alignment is not None and not config["alignment_folder"]:
-        known = _with_files(run.alignment_identity(), alignment.llm)
+    aligned = run.alignment_identity() if run.aligned else None
+    if "alignments" in shared and aligned is not None and not config["alignment_folder"]:
+        known = _with_files(aligned, run.alignment_config.llm)
         config["alignment_folder"] = str(shared["alignments"] / _key(known))
         # Arms that differ in how they are aligned start from one and the same language model.
         small = {name: known[name] for name in ("data", "split", "seed")}
@@ -346,9 +344,9 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
         run.corpus_lm = shared["alignments"] / f"corpus-{_key(small)}"
     if "stores" in shared and not config["text_store"]:
         settings = {"data": run.dataset.joint.tables.fingerprint} | {name: config[name] for name in _TEXT_SETTINGS}
-        if alignment is not None:
-            settings |= {"alignment": run.alignment_identity(), "text_mlp": alignment.text_mlp}
-        settings = _with_files(settings, config["text_encoder"] if alignment is None else alignment.llm)
+        if aligned is not None:
+            settings |= {"alignment": aligned, "text_mlp": run.alignment_config.text_mlp}
+        settings = _with_files(settings, config["text_encoder"] if aligned is None else run.alignment_config.llm)
         config["text_store"] = str(shared["stores"] / _key(settings))
 
 
