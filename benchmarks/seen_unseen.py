@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, help="a plan, or a benchmark's output folder")
     parser.add_argument("--work", type=Path, help="the working folder of a plan's cells, with their checkpoints")
-    parser.add_argument("--setting", nargs="+", default=["time"])
+    parser.add_argument("--setting", nargs="+", help="default: all")
     parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--protocol", default="available+period")
     parser.add_argument("--output", type=Path)
@@ -60,11 +60,16 @@ def main() -> None:
         options.work = options.work or options.plan / "work"
     elif options.work is None:
         parser.error("a plan's cells need --work")
-    cells = [cell for cell in _cells(options.plan) if cell.setting in options.setting]
+    planned = _cells(options.plan)
+    options.setting = options.setting or list(dict.fromkeys(cell.setting for cell in planned))
+    cells = [cell for cell in planned if cell.setting in options.setting]
     wanted = [cell for cell in cells if not options.models or cell.model in options.models]
     done = [cell for cell in wanted if (options.work / cell.name / cell.model / "metrics.json").exists()]
     if not done:
-        parser.error(f"{options.work} holds no finished cell of setting {' or '.join(options.setting)}")
+        have = ", ".join(sorted({cell.setting for cell in planned}))
+        parser.error(
+            f"{options.work} holds no finished cell of setting {', '.join(options.setting)}; {options.plan} has {have}"
+        )
     rows: dict[str, dict[str, float]] = {}
     for cell in done:
         for name, lists in scored_lists(cell, options.work, Protocol.parse(options.protocol)):
