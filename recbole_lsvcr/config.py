@@ -25,7 +25,7 @@ from recbole_lsvcr.parameters import BY_NAME, PARAMETERS
 from recbole_lsvcr.plugin import SAMPLE
 from recbole_lsvcr.pretraining import check_settings
 from recbole_lsvcr.recbole_files import TRUST_KEY
-from recbole_lsvcr.recbole_parameters import check_negatives, check_recbole_value, check_transform, negatives
+from recbole_lsvcr.recbole_parameters import check_negatives, check_recbole_value, check_related, negatives
 from recbole_lsvcr.registry import CUSTOM, MODELS, model_files, properties_dir
 from recbole_lsvcr.yaml_files import parse_yaml, read_yaml
 
@@ -313,7 +313,7 @@ def _check_together(config: LSVCRConfig) -> None:
             f"data set folder {folder} does not exist; convert raw logs into it with 'python -m dataset_tools "
             f"<source> RAW {folder}' or set data_path/dataset"
         )
-    check_transform(config)
+    check_related(config)
     metric, _, cut = str(config["valid_metric"]).partition("@")
     if (
         metric.lower() not in [name.lower() for name in config["metrics"]]
@@ -328,8 +328,6 @@ def _check_together(config: LSVCRConfig) -> None:
         raise ConfigError(
             f"metrics: {', '.join(catalogue)} is of ranked videos; task comment has metrics of ranks (NDCG …)"
         )
-    if config["hidden_size"] and config["n_heads"] and config["hidden_size"] % config["n_heads"]:
-        raise ConfigError(f"hidden_size = {config['hidden_size']} must be a multiple of n_heads = {config['n_heads']}")
     if config["alignment"]:
         load_alignment_config(config["alignment"])
     check_settings(config)

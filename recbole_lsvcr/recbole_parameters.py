@@ -43,6 +43,10 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {  # of RecBole's models
     "pooling_type": ("average", "max"),
     "dnn_type": ("trm", "ave"),
     "gru_type": ("GRU", "AIGRU", "AGRU", "AUGRU"),
+    "structure": ("stacked", "parallel"),  # DCNV2
+    "teacher": ("CrossNet", "CIN"),  # KD_DAGFM, which evaluates the text it is given
+    "phase": ("teacher_training", "distillation", "finetuning"),
+    "type": ("outer", "inner"),
 }
 # fmt: off
 _SIZES = frozenset({  # of RecBole's models: integers from 1 on
@@ -51,6 +55,7 @@ _SIZES = frozenset({  # of RecBole's models: integers from 1 on
     "low_rank", "nh", "nv", "step", "high_order", "order_len", "short_item_length", "topk_factor", "depth", "t_depth",
 })
 # fmt: on
+_AT_MOST_HISTORY = {"FOSSIL": "order_len", "HRM": "high_order", "SHAN": "short_item_length"}
 _TRANSFORMS = {  # with the parameters that each reads
     "mask_itemseq": ("mask_ratio",),
     "inverse_itemseq": (),
@@ -238,12 +243,15 @@ def _named(model: str, key: str, default: Any) -> Parameter | None:
         return _count(key)
     if key == "pretrain_epochs":
         return _natural(key)
-    share = "drop" in key or key in ("mask_ratio", "ft_ratio")
+    share = "drop" in key or key in ("mask_ratio", "ft_ratio") or (model, key) == ("GCSAN", "weight")
     if share and is_number(default):
         return Parameter(key, "a number from 0 to 1", between(0, 1))
-    if share and list_of(is_number)(default):
-        words = f"a list of {len(default)} numbers from 0 to 1"
-        return Parameter(key, words, lambda value: list_of(between(0, 1))(value) and len(value) == len(default))
+    if list_of(at_least(1))(default):  # sizes of layers, dilations
+        return Parameter(key, f"a list of integers >= 1, such as {default!r}", list_of(at_least(1)))
+    if list_of(is_number)(default):
+        check, bounds = (between(0, 1), "from 0 to 1") if share else (_not_negative, ">= 0")
+        words = f"a list of {len(default)} numbers {bounds}"
+        return Parameter(key, words, lambda value: list_of(check)(value) and len(value) == len(default))
     if is_number(default) and default >= 0:
         return Parameter(key, f"a number >= 0, such as {default!r}", _not_negative)
     return None
@@ -306,14 +314,22 @@ def check_negatives(given: Any, model: str, task: str, kind: InputType | None, l
     raise ConfigError(f"train_neg_sample_args = {given!r} is not accepted: {reason}; leave it out")
 
 
-def check_transform(config: Any) -> None:
-    """Refuse a transform whose parameters are not there.
+def check_related(config: Any) -> None:
+    """Refuse values of RecBole's parameters that do not go together.
 
     Raises:
-        ConfigError: one is missing.
+        ConfigError: some do not.
     """
     missing = [name for name in _TRANSFORMS.get(config["transform"], ()) if config[name] is None]
     if missing:
         raise ConfigError(
             f"transform = {config['transform']!r} needs {' and '.join(missing)}; give it, or no transform"
         )
+    for size, heads in (("hidden_size", "n_heads"), ("attention_size", "num_heads")):
+        if config[size] and config[heads] and config[size] % config[heads]:
+            raise ConfigError(f"{size} = {config[size]} must be a multiple of {heads} = {config[heads]}")
+    part, whole = _AT_MOST_HISTORY.get(config["model"], ""), config["MAX_ITEM_LIST_LENGTH"]
+    if part and config[part] > whole:
+        raise ConfigError(f"{part} = {config[part]} must be at most MAX_ITEM_LIST_LENGTH = {whole}")
+    if config["model"] == "KD_DAGFM" and config["phase"] != "teacher_training" and not config["warm_up"]:
+        raise ConfigError(f"phase = {config['phase']!r} needs warm_up: the checkpoint of the phase before")

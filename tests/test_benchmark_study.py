@@ -26,7 +26,7 @@ from recbole_lsvcr.benchmark.study import Study
 from recbole_lsvcr.data.protocols import parse_protocols
 from recbole_lsvcr.trainer import selection_protocol
 
-BROKEN = {"name": "Broken", "model": "NextItNet", "dilations": [1, 0]}  # only the model itself sees it
+BROKEN = {"name": "Broken", "model": "DMT", "attribute_size": 64}  # only the model itself sees it
 
 
 def settings(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_every_arm_has_its_row_or_its_reason(finished: Path) -> None:
         "Broken": ("failed", []),
         "LSVCR": ("done", [1, 2]),
     }
-    assert "non-positive dilation is not supported" in arms["Broken"]["reason"]
+    assert "leaves no column for the id beside 1 attributes" in arms["Broken"]["reason"]
     for arm in (arms["Popularity"], arms["SASRec"], arms["LSVCR"]):
         for protocol in ("all+uniform", "all+full", "available+uniform", "available+period", "available+full"):
             assert 0 < arm["quality"][protocol]["all"]["mrr"]["mean"] < 1
