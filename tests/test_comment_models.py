@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import recbole.model.context_aware_recommender as family
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import ContextRecommender
+from recbole_models import names
 
 from recbole_lsvcr.data.dataset import CANDIDATES, COMMENT_ID
 from recbole_lsvcr.errors import ConfigError
@@ -24,6 +27,7 @@ LEARNING = [
     "CommentZAM",
     "CommentTEM",
 ]
+RECBOLE = names(family, ContextRecommender)
 RULES = ["CommentPop", "CommentNewest", "CommentTextSim"]
 
 
@@ -51,7 +55,11 @@ def changed(rows: Interaction, **columns: torch.Tensor) -> Interaction:
     return Interaction({**{name: rows[name] for name in rows.columns}, **columns})
 
 
-@pytest.mark.parametrize("model", [*LEARNING, *RULES, "FM", "DeepFM"])
+def test_recbole_has_these() -> None:
+    assert len(RECBOLE) == 18 and {"FM", "DeepFM", "AutoInt", "KD_DAGFM"} < set(RECBOLE)
+
+
+@pytest.mark.parametrize("model", [*LEARNING, *RULES, *RECBOLE])
 def test_all_stages(make_run, model):
     report = (run := make_run(model, epochs=2)) and _all(run)
     protocols = report["phases"]["test"]["protocols"]

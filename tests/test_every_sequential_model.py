@@ -3,11 +3,7 @@ rankings; and one size for the videos' vectors of all."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +11,7 @@ import recbole.model.sequential_recommender as family
 import torch
 from conftest import Make
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole_models import names
 
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.sizes import size_parameters
@@ -26,16 +23,7 @@ from recbole_lsvcr.scorer import RecBoleScorer
 SIZE = 12
 
 
-def names() -> Iterator[str]:
-    """RecBole's own sequential models, one a module."""
-    for found in pkgutil.iter_modules(family.__path__):
-        module = importlib.import_module(f"{family.__name__}.{found.name}")
-        for name, value in inspect.getmembers(module, inspect.isclass):
-            if issubclass(value, SequentialRecommender) and value.__module__ == module.__name__:
-                yield name
-
-
-RECBOLE = sorted(names())
+RECBOLE = names(family, SequentialRecommender)
 OURS = ["DMT", "LSVCR", "MBHT", "SASRecText", "UniSRec"]
 PAPER = {"Caser", "GRU4Rec", "SASRec", "BERT4Rec", "NARM", "FDSA", "S3Rec", "UniSRec", "DMT", "MBHT"}
 NEEDS: dict[str, dict[str, Any]] = {
