@@ -36,8 +36,8 @@ def quality(cell: Mapping[str, Any], protocol: str, part: str | None, metric: st
 
 
 def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
-    """Rows: setting and model (of a benchmark: arm), means over seeds (± the standard deviation of several), seconds of
-    the slowest, and the chance of all settings, or of each that has another; cells of one task.
+    """Rows: setting and model (of a benchmark: arm), means over seeds (± the standard deviation of several), and the
+    chance of all settings, or of each that has another; cells of one task.
     """
     protocols = list(dict.fromkeys(name for cell in cells for name in cell["phases"]["test"]["protocols"]))
     slice_name, title = PARTS[_kind(cells[0])]
@@ -50,7 +50,7 @@ def markdown(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> str:
         values = [_spread([quality(cell, protocol, part, metric) for cell in group]) for protocol, part in columns]
         training = [cell["training"] for cell in group]
         epochs = ", ".join(str(one["best_epoch"]) for one in training if one["best_epoch"] is not None)
-        seconds = max(one["seconds_per_epoch"] for one in training)
+        seconds = statistics.mean(one["seconds_per_epoch"] for one in training)
         row = [
             setting,
             str(group[0].get("arm") or model),
