@@ -324,6 +324,11 @@ def _check_together(config: LSVCRConfig) -> None:
             f"valid_metric = {config['valid_metric']!r} must be one of metrics {config['metrics']} at one of "
             f"topk {config['topk']}, such as {config['metrics'][0]}@{config['topk'][0]}"
         )
+    if 0 < config["epochs"] < config["eval_step"]:
+        raise ConfigError(
+            f"eval_step = {config['eval_step']} is more than epochs = {config['epochs']}: no epoch would be validated; "
+            "give at most as many, or 0 for no validation"
+        )
     if config["task"] == "comment" and (catalogue := [name for name in config["metrics"] if needs_items(name)]):
         raise ConfigError(
             f"metrics: {', '.join(catalogue)} is of ranked videos; task comment has metrics of ranks (NDCG …)"

@@ -147,9 +147,9 @@ class Run:
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
         """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
         from recbole_lsvcr.alignment.checkpoint import load_sr_weights
-        from recbole_lsvcr.alignment.identity import check_start
+        from recbole_lsvcr.alignment.identity import ALIGNED, check_start
 
-        given, folder = self._prepared(), self.alignment_folder / "aligned"
+        given, folder = self._prepared(), self.alignment_folder / ALIGNED
         check_start(folder, given.data, given.config, given.sr)
         return load_sr_weights(folder) if given.config.sr_start == "aligned" else None
 
@@ -190,6 +190,13 @@ class Run:
 
         given = self._prepared()
         return identity(given.data, given.config, given.sr, given.seed)
+
+    def check_alignment(self) -> None:
+        """Raise CheckpointError for a finished alignment in the alignment folder that is not this run's."""
+        from recbole_lsvcr.alignment.identity import ALIGNED, is_finished, refuse_other
+
+        if self.aligned and is_finished(self.alignment_folder / ALIGNED):
+            refuse_other(self.alignment_folder / ALIGNED, self.alignment_identity())
 
     def _prepared(self) -> Prepared:
         """All that alignment and its text encoder are made of."""

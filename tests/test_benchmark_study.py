@@ -224,6 +224,73 @@ def test_every_arm_has_an_outcome_before_jobs_start_and_variants_take_that_of_ou
     assert study._whole(study.presets[0]) is study.outcomes[study.main[-1]]
 
 
+def test_one_configuration_serves_every_selection_of_its_models(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    changes = {
+        "benchmark": ["sasrec", "my_models:Mine"],
+        "model_settings": {
+            "CommentATT": {"trainable_text": "minilm"},
+            "Mine": {"size": 3},
+            "UniSRec": {"n_experts": 2},
+        },
+        "tune": {"space": {"learning_rate": [0.1, 0.01], "MBHT": {"low_rank": [4]}}},
+        "pretrain_epochs": 3,
+    }
+    given = settings(tiny_data, tmp_path / "out", **changes)
+    study = Study(given, Options(names=("lsvcr",), cold=True))
+    assert [arm.parameters.get("n_experts") for arm in study.presets] == [2, None, None]
+    told = "pretrain_epochs, model_settings of CommentATT, model_settings of Mine, tune of MBHT"
+    assert caplog.messages.count(f"no model of this benchmark reads {told}") == 1
+    of_comments = {**given, "benchmark": ["mbht", "unisrec"], "model_settings": {"FM": {"embedding_size": 9}}}
+    del of_comments["pretrain_epochs"]
+    assert len(Study(of_comments, Options()).arms) == 4  # FM is of the task that is not run
+
+
+def test_metrics_on_which_models_are_compared_are_always_there(tiny_data: Path, tmp_path: Path) -> None:
+    for cuts, expected in (([5, 20], [5, 20, 10]), (5, [5, 10]), ([5, 10], [5, 10])):
+        study = Study(settings(tiny_data, tmp_path / "out", topk=cuts), Options(names=("lsvcr",)))
+        assert study.main[0].parameters["topk"] == expected
+    assert "topk" not in Study(settings(tiny_data, tmp_path / "out"), Options(names=("lsvcr",))).main[0].parameters
+
+
+def test_tuning_leaves_alone_what_makes_an_arm_the_arm_it_is(tiny_data: Path, tmp_path: Path) -> None:
+    slow = {"name": "slow", "model": "SASRec", "learning_rate": 0.1}
+    changes = {
+        "alignment": "cpu-small",
+        "model_settings": {"GRU4Rec": {"learning_rate": 0.2}},
+        "tune": {"space": {"learning_rate": [0.01, 0.001], "LSVCR": {"id_text_weight": [0.3, 0.5]}}},
+    }
+    study = Study(
+        settings(tiny_data, tmp_path / "out", benchmark=[slow, "gru4rec", "sasrec"], **changes), Options(ablation=True)
+    )
+    chosen = {"learning_rate": 0.01, "id_text_weight": 0.5}
+    arms = {(arm.group, arm.name): arm for arm in study.arms}
+    cells = {key: study.cell(arm, chosen, 1).parameters for key, arm in arms.items()}
+    assert cells["ablation", "w/o REG"]["id_text_weight"] == 0
+    assert cells["ablation", "w/o SSC"]["id_text_weight"] == 0.5
+    assert {cells["main", name]["learning_rate"] for name in ("SASRec", "LSVCR")} == {0.01}
+    assert (cells["main", "slow"]["learning_rate"], cells["main", "GRU4Rec"]["learning_rate"]) == (0.1, 0.2)
+    assert study.space(arms["main", "slow"]) == {} != study.space(arms["main", "SASRec"])
+    assert set(study.space(arms["main", "LSVCR"])) == set(chosen)
+
+
+def test_folders_of_the_configuration_are_for_arms_that_are_as_it_says(tiny_data: Path, tmp_path: Path) -> None:
+    changes = {"alignment": "cpu-small", "alignment_folder": "mine", "text_store": "texts"}
+    other = {"name": "other", "model": "UniSRec", "text_max_tokens": 9}
+    given = settings(tiny_data, tmp_path / "out", benchmark=["unisrec", other], **changes)
+    study = Study(given, Options(ablation=True, steps=(0, 7)))
+    places = {(arm.group, arm.name): study.cell(arm, {}, 1).places for arm in study.arms}
+    assert {key for key, found in places.items() if found.get("alignment_folder")} == {
+        ("main", "LSVCR"),
+        ("ablation", "LSVCR"),
+        ("ablation", "w/o REG"),
+    }
+    with_store = {key for key, found in places.items() if found.get("text_store")}
+    assert {name for _, name in with_store} == {"UniSRec", "UniSRec-transductive", "w/o alignment", "0 steps"}
+
+
 def test_an_alignment_for_all_seeds_is_of_the_seed_that_is_named_or_of_the_first(
     tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -350,14 +417,39 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"embedding_size": 32}, ["--benchmark", "gru4rec"], "embedding_size = 32 is the size of some models only"),
         ({"tune": {"budget": "many"}}, ["--benchmark", "sasrec"], "budget"),
         ({"tune": {"space": {"n_heads": [1, 2]}}}, ["--benchmark", "gru4rec"], "GRU4Rec does not read all"),
-        ({"tune": {"space": {"NARM": {"n_layers": [1]}}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
+        (
+            {"benchmark": ["sasrec"], "tune": {"space": {"learning_rate": [0.1], "NARM": {"n_layers": [1]}}}},
+            ["--benchmark"],
+            "tune: NARM is not in this benchmark",
+        ),
+        (
+            {"tune": {"space": {"SASRec": {"n_heads": [1]}}}},
+            ["--benchmark", "sasrec"],
+            "LSVCR would have nothing to try",
+        ),
         ({"tune": {"space": {"learning_rate": [0.01, "x"]}}}, ["--benchmark", "sasrec"], "SASRec: learning_rate = 'x'"),
         (
-            {"tune": {"budget": 2, "space": {"SASRec": {"n_heads": {"low": 0, "high": 2}}}}},
+            {"tune": {"space": {"learning_rate": [0.1], "SASRec": {"n_heads": {"low": 0, "high": 2}}}}},
             ["--benchmark", "sasrec"],
             "tune: SASRec: n_heads = 0 is not accepted",
         ),
-        ({"model_settings": {"NARM": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "NARM is not in this benchmark"),
+        (
+            {"benchmark": ["sasrec"], "model_settings": {"NARM": {"n_layers": 1}}},
+            ["--benchmark"],
+            "model_settings: NARM is not in this benchmark",
+        ),
+        ({"model_settings": {"Sasrec": {"n_layers": 1}}}, ["--benchmark", "sasrec"], "Sasrec is not in this benchmark"),
+        (
+            {
+                "model_settings": {"SASRec": {"n_heads": 1}},
+                "tune": {"space": {"learning_rate": [0.1], "SASRec": {"n_heads": [1]}}},
+            },
+            ["--benchmark", "sasrec"],
+            "n_heads of SASRec is in model_settings and in tune",
+        ),
+        ({"save_instances": False}, ["--benchmark", "sasrec"], "save_instances = False is for a single run"),
+        ({"eval_step": 0}, ["--benchmark", "sasrec"], "eval_step = 0 leaves SASRec without validation"),
+        ({"eval_step": 3}, ["--benchmark", "sasrec"], "eval_step = 3 is more than epochs = 2"),
         ({"model_settings": {"SASRec": {"n_layer": 1}}}, ["--benchmark", "sasrec"], "n_layers"),
         ({"model_settings": {"SASRec": {"seed": 3}}}, ["--benchmark", "sasrec"], "SASRec sets seed, which is the same"),
         ({"model_settings": {"SASRec": {"sample_num": 9}}}, ["--benchmark", "sasrec"], "SASRec sets sample_num"),

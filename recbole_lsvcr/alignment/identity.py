@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.files import sha256_file
-from recbole_lsvcr.alignment.checkpoint import description_differences, read_description
+from recbole_lsvcr.alignment.checkpoint import MANIFEST, description_differences, read_description
 from recbole_lsvcr.alignment.config import PRESETS, AlignmentConfig, load_alignment_config
 from recbole_lsvcr.alignment.prompts import FAMILIES, PromptFamily
 from recbole_lsvcr.data.joint import JointData
@@ -19,6 +19,7 @@ from recbole_lsvcr.errors import CheckpointError
 from recbole_lsvcr.model.sr import SRConfig
 from recbole_lsvcr.yaml_files import read_yaml
 
+ALIGNED = "aligned"  # the finished alignment, within its folder
 # What may differ between a run and the one that continues it: more steps are another learning-rate plan, but these not.
 _FREE = {
     "sr_start",
@@ -79,9 +80,19 @@ def refuse_other(folder: str | os.PathLike[str], expected: dict[str, Any]) -> No
     differing = description_differences(read_description(folder), expected)
     if differing:
         raise CheckpointError(
-            f"{folder} holds an alignment made otherwise ({'; '.join(differing[:_SHOWN])}); use another --output, or "
-            "remove the folder"
+            f"{folder} holds an alignment made otherwise ({'; '.join(differing[:_SHOWN])}); go back to that "
+            "configuration (its seed is alignment_seed), or give another --output or alignment_folder"
         )
+
+
+def is_finished(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a finished alignment in a folder."""
+    return (Path(folder) / MANIFEST).exists()
+
+
+def seed_of(folder: str | os.PathLike[str]) -> int | None:
+    """The seed of the finished alignment in a folder; None: there is none."""
+    return int(read_description(folder)["seed"]) if is_finished(folder) else None
 
 
 def check_start(folder: str | os.PathLike[str], data: JointData, config: AlignmentConfig, sr: SRConfig) -> None:

@@ -20,11 +20,11 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from dataset_tools.files import sha256_file, write_json
-from recbole_lsvcr.alignment.checkpoint import MANIFEST, load_alignment, read_description
+from recbole_lsvcr.alignment.checkpoint import load_alignment, read_description
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
-from recbole_lsvcr.alignment.identity import identity, refuse_other
+from recbole_lsvcr.alignment.identity import ALIGNED, identity, is_finished, refuse_other
 from recbole_lsvcr.alignment.instances import AlignmentInstances
 from recbole_lsvcr.alignment.load import LoadedLM, add_lora, load_causal_lm
 from recbole_lsvcr.alignment.pair import AlignedPair
@@ -41,7 +41,6 @@ from recbole_lsvcr.model.sr import SRConfig, SRModel
 
 logger = logging.getLogger()
 
-ALIGNED = "aligned"  # the result, within the output folder
 CORPUS_LM = "language_model"
 HEALTH = "health.json"
 
@@ -139,7 +138,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
     with arguments.main_process_first(local=False):  # one process makes the small model, the others read it
         lm = job.language_model()
     known = job.identity(lm)
-    if (job.result / MANIFEST).exists():
+    if is_finished(job.result):
         refuse_other(job.result, known)
         logger.info("alignment in %s is finished", job.result)
         return dict(read_description(job.result).get("health", {}))
@@ -244,7 +243,7 @@ def aligned_encoder(
 
 def _finished(job: AlignmentJob) -> LoadedLM:
     """The language model of a finished alignment."""
-    if not (job.result / MANIFEST).exists():
+    if not is_finished(job.result):
         raise CheckpointError(f"{job.result} holds no finished alignment: run --stage align (or all) first")
     lm = job.language_model(report_it=False)
     refuse_other(job.result, job.identity(lm))

@@ -16,7 +16,8 @@ from dataset_tools.files import sha256_file
 from recbole_lsvcr.alignment.config import load_alignment_config
 from recbole_lsvcr.alignment.identity import files as alignment_files
 from recbole_lsvcr.benchmark.names import resolve
-from recbole_lsvcr.benchmark.sizes import NAMES, size_parameters
+from recbole_lsvcr.benchmark.settings import refuse_common
+from recbole_lsvcr.benchmark.sizes import size_parameters
 from recbole_lsvcr.benchmark.vocabulary import ABLATION, COLD, MAIN, STEPS, Group, Role
 from recbole_lsvcr.config import MODEL_OF, SHARED, check_keys, check_model, known_keys
 from recbole_lsvcr.custom_models import PATH_KEY, source_files
@@ -37,6 +38,7 @@ class Arm:
     Attributes:
         name: as shown. model: RecBole's class name. setting: tells arms of one model apart in file names.
         parameters: every setting but the seed and what tuning chooses.
+        fixed: those of them that make it the arm it is, which tuning leaves as they are.
         chosen_with: the setting of the arm whose tuned parameters this one takes; None: it is tuned itself.
     """
 
@@ -47,6 +49,7 @@ class Arm:
     setting: str = MAIN
     group: Group = MAIN
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fixed: frozenset[str] = frozenset()
     chosen_with: str | None = None
 
     @property
@@ -131,22 +134,6 @@ ABLATIONS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (  # name, setting, 
 )
 COLD_BASELINE = {"video": "UniSRec", "comment": "CommentMHA"}  # Figure 4
 ENTRY_KEYS = ("name", "model")
-# Keys of the configuration that the benchmark itself reads, or sets for each cell.
-OWN_KEYS = (
-    "benchmark",
-    "seeds",
-    "tune",
-    "model_settings",
-    "task",
-    "model",
-    PATH_KEY,
-    "seed",
-    "output",
-    "stage",
-    "joint",
-)
-# No model has one of its own: data, split and lists are the same for all.
-COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed", "sample_num", "comment_list_limit")
 # What the YAML of a user's own model does not decide here: LSVCR's values hold for it as for RecBole's models and ours.
 EQUAL = (*(key for key in SHARED if key not in ("eval_batch_size", "learning_rate", "load_col")), "sample_num")
 # Keys that only one of the tasks reads; a cell of the other task does not change with them.
@@ -178,7 +165,7 @@ class Catalogue:
         """The main arms in the order of the catalogue, ours always among them and last. None: all.
 
         Raises:
-            ConfigError: a name that is no model, of no task asked for, or twice; a setting that no model has.
+            ConfigError: a name that is no model, of no task asked for, or twice.
         """
         entries = {task: list(CATALOGUE[task]) if names is None else [] for task in self.tasks}
         for name in names or []:
@@ -189,7 +176,10 @@ class Catalogue:
             ours = next(entry for entry in CATALOGUE[task] if entry.role == "ours")
             others = [entry for entry in entries[task] if entry != ours]
             arms += [self._arm(entry, task) for entry in (*_in_order(others, task), ours)]
-        self._check(arms)
+        for task in self.tasks:
+            shown = [arm.name for arm in arms if arm.task == task]
+            if twice := sorted({name for name in shown if shown.count(name) > 1}):
+                raise ConfigError(f"benchmark: {', '.join(twice)} is there twice; give each arm a name of its own")
         return arms
 
     def _entries(self, wanted: str | Mapping[str, Any]) -> tuple[str, list[Entry]]:
@@ -238,8 +228,15 @@ class Catalogue:
                 f"{', '.join(fixed)} of {entry.model} is what tells {' and '.join(names)} apart in a benchmark; leave "
                 "it out, and name the arms you want under benchmark (or after --benchmark)"
             )
-        parameters = {**settings, **entry.parameters}
-        return Arm(entry.name, entry.model, task, entry.role, entry.setting, parameters=parameters)
+        return Arm(
+            entry.name,
+            entry.model,
+            task,
+            entry.role,
+            entry.setting,
+            parameters={**settings, **entry.parameters},
+            fixed=frozenset({*self.model_settings.get(entry.model, {}), *entry.parameters}),
+        )
 
     def _settings(self, model: str) -> dict[str, Any]:
         """What the configuration says that this model reads; the size of vectors under the model's own name for it."""
@@ -256,27 +253,6 @@ class Catalogue:
             values = {**read_yaml(properties_dir() / "overall.yaml"), **read_yaml(properties_dir() / ours)}
             given = {**{key: values[key] for key in EQUAL}, **given, PATH_KEY: f"{CUSTOM[model].module}:{model}"}
         return {**given, **size, **self.model_settings.get(model, {})}
-
-    def _check(self, arms: Sequence[Arm]) -> None:
-        """Refuse what nobody reads, and arms that could not be told apart."""
-        models = [arm.model for arm in arms]
-        if NAMES[0] in self.given:
-            raise ConfigError(
-                f"{NAMES[0]} = {self.given[NAMES[0]]!r} is the size of some models only; a benchmark's hidden_size is "
-                "that of every model, whatever the model calls it"
-            )
-        check_keys(self.given, known_keys(models) | {"hidden_size"})
-        if unknown := [name for name in self.model_settings if name not in models]:
-            raise ConfigError(
-                f"model_settings: {', '.join(unknown)} is not in this benchmark; there are {', '.join(models)}"
-            )
-        for model, settings in self.model_settings.items():
-            refuse_common(f"model_settings: {model}", settings)
-            check_keys(settings, known_keys([model]))
-        for task in self.tasks:
-            names = [arm.name for arm in arms if arm.task == task]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ConfigError(f"benchmark: {', '.join(twice)} is there twice; give each arm a name of its own")
 
     # ------------------------------------------------------------------ presets
 
@@ -327,19 +303,6 @@ class Catalogue:
         return arms
 
 
-def refuse_common(where: str, settings: Iterable[str]) -> None:
-    """Refuse a setting of one model that a benchmark gives to all, and would not read there.
-
-    Raises:
-        ConfigError: there is one; `where` names the model in the message.
-    """
-    if common := [key for key in settings if key in COMMON]:
-        raise ConfigError(
-            f"{where} sets {', '.join(common)}, which is the same for every model of a benchmark; leave it out there, "
-            "or give it at the top of the configuration or on the command line"
-        )
-
-
 def _variant(whole: Arm, name: str, setting: str, group: Group, changes: Mapping[str, Any]) -> Arm:
     return replace(
         whole,
@@ -347,6 +310,7 @@ def _variant(whole: Arm, name: str, setting: str, group: Group, changes: Mapping
         setting=setting,
         group=group,
         parameters={**whole.parameters, **changes},
+        fixed=whole.fixed.union(changes),
         chosen_with=whole.setting,
     )
 

@@ -38,7 +38,7 @@ logger = logging.getLogger()
 # Places of a cell that several cells share; the other places are settings of the configuration.
 SHARED_FOLDERS = ("candidates", "alignments", "stores")
 INTERRUPTED = 130  # exit status of a process that Ctrl-C ended
-_TEXT_SETTINGS = ("text_encoder", "text_pooling", "text_dtype", "text_transform", "text_max_tokens")
+TEXT_SETTINGS = ("text_encoder", "text_pooling", "text_dtype", "text_transform", "text_max_tokens")
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:
         small |= {name: value for name, value in known["settings"].items() if name.startswith("corpus")}
         run.corpus_lm = shared["alignments"] / f"corpus-{_key(small)}"
     if "stores" in shared and not config["text_store"]:
-        settings = {"data": run.dataset.joint.tables.fingerprint} | {name: config[name] for name in _TEXT_SETTINGS}
+        settings = {"data": run.dataset.joint.tables.fingerprint} | {name: config[name] for name in TEXT_SETTINGS}
         if aligned is not None:
             settings |= {"alignment": aligned, "text_mlp": run.alignment_config.text_mlp}
         settings = _with_files(settings, config["text_encoder"] if aligned is None else run.alignment_config.llm)

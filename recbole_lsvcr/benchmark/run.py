@@ -127,7 +127,7 @@ def _arm_cells(study: Study, outcome: Outcome) -> ArmCells:
         cells=[FinalCell(seed, cell.name) for seed, cell in outcome.cells.items()],
         chosen=outcome.chosen,
         trials=[cell.file(Path(CELLS), trial=True) for _, cell in outcome.trials],
-        tuned=list(study.tuning.of(arm.model)),
+        tuned=list(study.space(arm)),
         failed=outcome.failed,
     )
 

@@ -13,42 +13,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.benchmark.arms import DEFAULT_SIZE, OWN_KEYS, Arm, Catalogue, refuse_common
-from recbole_lsvcr.benchmark.cell import SHARED_FOLDERS, Cell, Processes, Stopped, finished, in_own_process
+from recbole_lsvcr.alignment.config import load_alignment_config
+from recbole_lsvcr.alignment.identity import ALIGNED, seed_of
+from recbole_lsvcr.benchmark.arms import CATALOGUE, DEFAULT_SIZE, Arm, Catalogue
+from recbole_lsvcr.benchmark.cell import (
+    SHARED_FOLDERS,
+    TEXT_SETTINGS,
+    Cell,
+    Processes,
+    Stopped,
+    finished,
+    in_own_process,
+)
+from recbole_lsvcr.benchmark.progress import Progress
+from recbole_lsvcr.benchmark.settings import (
+    OWN_KEYS,
+    PLACES,
+    check_settings,
+    check_tuning,
+    refuse_single,
+    with_what_is_judged,
+)
 from recbole_lsvcr.benchmark.tuning import Trial, Tuning, best, search
-from recbole_lsvcr.benchmark.vocabulary import COMMENT_PROTOCOLS, PERIOD, PROTOCOLS
 from recbole_lsvcr.config import (
     MODEL_OF,
     LSVCRConfig,
-    check_keys,
-    check_model,
-    check_values,
-    known_keys,
     load_config,
     output_folder,
 )
-from recbole_lsvcr.custom_models import PATH_KEY
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.errors import ConfigError
-from recbole_lsvcr.eval_args import DEFAULT_EVAL_ARGS, selection_mode
 from recbole_lsvcr.parameters import BY_NAME
 from recbole_lsvcr.pretraining import check_stage
 from recbole_lsvcr.task_run import Run
 
 logger = logging.getLogger()
 CELLS, WORK = "cells", "work"
-# Keys that say where things are, and what is reported: they decide no number.
-PLACES = (
-    "data_path",
-    "text_store",
-    "alignment_folder",
-    "show_progress",
-    "state",
-    "gpu_id",
-    "use_gpu",
-    "data_cache",
-    "report_phases",
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Study:
         for key in ("benchmark", "seeds", "tune", "model_settings", "task", "hidden_size"):
             if given.get(key) is not None and not BY_NAME[key].accepts(given[key]):
                 raise ConfigError(f"{key} = {given[key]!r} is not accepted; accepted: {BY_NAME[key].accepted}")
-        _refuse_single(given)
+        refuse_single(given)
         self.options = options
         self.folder = output_folder({"output": given.get("output")})
         task = str(given.get("task") or ("comment" if given.get("model") == MODEL_OF["comment"] else "video"))
@@ -103,15 +103,13 @@ class Study:
             raise ConfigError(f"seed = {given['seed']!r} is not accepted; accepted: an integer >= 0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds = {list(self.seeds)} has a seed twice; name each once")
-        self.tuning = Tuning.parse(given.get("tune"))
         rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
         # Trials are chosen by the validation score of training; only the test period is ranked under every protocol.
         self.places = {"report_phases": ["test"], **{key: rest.pop(key) for key in PLACES if key in rest}}
-        self.settings = _with_protocols(rest)
+        self.settings = with_what_is_judged(rest)
         self.size = int(rest.get("hidden_size") or DEFAULT_SIZE)
         catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)
-        names = options.names or given.get("benchmark")
-        self.main = catalogue.main(names)
+        self.main = catalogue.main(options.names or given.get("benchmark"))
         ours = [arm for arm in self.main if arm.role == "ours"]
         self.presets: list[Arm] = []
         if options.ablation:
@@ -120,6 +118,13 @@ class Study:
             self.presets += catalogue.alignment_steps(ours, options.steps)
         if options.cold:
             self.presets += catalogue.cold(ours)
+        self.tuning = Tuning.parse(given.get("tune"), [arm.model for arm in self.arms if arm.learns])
+        models = list(dict.fromkeys(arm.model for arm in self.arms))
+        others = self._others(given.get("benchmark") or ())
+        check_settings(self.settings, catalogue.model_settings, self.tuning, models, others)
+        folder = self.places.get("alignment_folder")
+        known = seed_of(Path(folder) / ALIGNED) if folder else None
+        self._alignment_seed = self.seeds[0] if known is None else known
         self._sources = {arm: arm.source for arm in self.arms}
         self.data: str | None = None
         self.data = self._check()
@@ -127,36 +132,39 @@ class Study:
         self.outcomes = {arm: Outcome(arm) for arm in self.arms}
         self._cells: dict[str, threading.Lock] = {}
         self._started = time.monotonic()
-        self._progress = _Progress(self._expected(), options.jobs)
+        self._progress = Progress(self._expected(), options.jobs)
 
     # ------------------------------------------------------------------ before any work
 
+    def _others(self, configured: Sequence[Any]) -> dict[str, bool]:
+        """Models that take no part because of the command line or the task, and whether their settings are known: one
+        configuration serves both tasks and every selection."""
+        chosen = self.options.names is not None
+        texts = [str(one.get("model") if isinstance(one, Mapping) else one) for one in configured if chosen]
+        catalogue = [
+            entry.model for task, entries in CATALOGUE.items() for entry in entries if chosen or task not in self.tasks
+        ]
+        return {**dict.fromkeys((text.rpartition(":")[2] for text in texts), False), **dict.fromkeys(catalogue, True)}
+
     def _check(self) -> str:
         """Load every arm's configuration and the data of every task; returns the fingerprint of the data."""
-        models = [arm.model for arm in self.arms]
-        if missing := [name for name in self.tuning.models() if name not in models]:
-            raise ConfigError(f"tune: {', '.join(missing)} is not in this benchmark; there are {', '.join(models)}")
         for arm in self.arms:
             if arm.learns and self.tuning.budget:
-                refuse_common("tune", self.tuning.of(arm.model))
-                try:
-                    check_keys(self.tuning.of(arm.model), known_keys([arm.model]))
-                except ConfigError as error:
-                    raise ConfigError(
-                        f"tune: {arm.model} does not read all of the space ({error}); name such a parameter under the "
-                        "models that have it: space: {learning_rate: […], SASRec: {hidden_dropout_prob: […]}}"
-                    ) from error
-                try:
-                    check_values(self.tuning.values(arm.model), arm.model)
-                except ConfigError as error:
-                    raise ConfigError(f"tune: {arm.model}: {error}") from error
-            check_stage(self.configuration(arm), "all")
+                check_tuning(self.tuning, arm.model)
+            config = self.configuration(arm)
+            check_stage(config, "all")
+            if arm.learns and self.tuning.budget and config["eval_step"] <= 0:
+                raise ConfigError(
+                    f"eval_step = {config['eval_step']} leaves {arm.name} without validation while it trains, by which "
+                    "tune chooses; give an eval_step of at least 1, or tune: off"
+                )
         joint: JointData | None = None  # read once for both tasks
         for arm in self.main:
             if arm.role == "ours":
-                data = Run(self.configuration(arm), joint).dataset
-                data.build()
-                joint = data.joint
+                run = Run(self.configuration(arm), joint)
+                run.dataset.build()
+                run.check_alignment()
+                joint = run.dataset.joint
         assert joint is not None  # ours is always among the arms
         return joint.tables.fingerprint
 
@@ -168,21 +176,28 @@ class Study:
     def cell(self, arm: Arm, parameters: Mapping[str, Any], seed: int) -> Cell:
         """The cell of an arm with tuned parameters and a seed."""
         places = {**self.places, **{name: str(self.folder / WORK / name) for name in SHARED_FOLDERS}}
-        if not arm.aligns:
+        aligned = arm.aligns and arm.parameters.get("alignment")
+        # Folders that the configuration names hold what the configuration says, and arms that differ have their own.
+        if not aligned or not _same_alignment(aligned, self.settings.get("alignment")):
             places.pop("alignment_folder", None)
-        elif self.places.get("alignment_folder") and arm.parameters.get("alignment_seed") is None:
-            # one alignment serves every seed
-            places["alignment_seed"] = self.seeds[0]
+        elif places.get("alignment_folder") and arm.parameters.get("alignment_seed") is None:
+            places["alignment_seed"] = self._alignment_seed  # one alignment serves every seed
+        if aligned or any(arm.parameters.get(name) != self.settings.get(name) for name in TEXT_SETTINGS):
+            places.pop("text_store", None)
         source = self._sources[arm]
         return Cell(
             arm.model,
             arm.setting,
             seed,
-            {**arm.parameters, **parameters},
+            {**arm.parameters, **{name: value for name, value in parameters.items() if name not in arm.fixed}},
             places=places,
             data=self.data if source is None else f"{self.data}, files {source}",
             arm=arm.name,
         )
+
+    def space(self, arm: Arm) -> dict[str, Any]:
+        """What is tuned of an arm."""
+        return {name: values for name, values in self.tuning.of(arm.model).items() if name not in arm.fixed}
 
     def configuration(self, arm: Arm) -> LSVCRConfig:
         """The configuration of an arm before anything is tuned.
@@ -244,7 +259,8 @@ class Study:
         try:
             if arm.learns and arm.chosen_with is not None:
                 whole = self._whole(arm)
-                outcome.chosen, outcome.failed = whole.chosen, whole.failed
+                outcome.chosen = {name: value for name, value in whole.chosen.items() if name not in arm.fixed}
+                outcome.failed = whole.failed
             elif arm.learns and self.tuning.budget:
                 self._tune(outcome)
             if outcome.failed is not None:
@@ -263,7 +279,7 @@ class Study:
     def _tune(self, outcome: Outcome) -> None:
         arm = outcome.arm
         config = self.configuration(arm)
-        space, bigger = self.tuning.of(arm.model), bool(config["valid_metric_bigger"])
+        space, bigger = self.space(arm), bool(config["valid_metric_bigger"])
         tried: dict[str, dict[str, Any]] = {}
 
         def run(parameters: Mapping[str, Any]) -> float | None:
@@ -304,37 +320,8 @@ class _TimeUp(Exception):
     """No further cell is to be started."""
 
 
-class _Progress:
-    """A line for every cell, with an estimate of what is left."""
-
-    def __init__(self, expected: int, jobs: int) -> None:
-        self.expected, self.jobs = expected, jobs
-        self.finished, self.computed, self.seconds = 0, 0, 0.0
-        self._lock = threading.Lock()
-
-    def done(self, cell: Cell, content: Mapping[str, Any], *, trial: bool, seconds: float) -> None:
-        with self._lock:
-            self.finished += 1
-            if seconds >= 1.0:  # else it had been computed before
-                self.computed += 1
-                self.seconds += seconds
-            left = ""
-            if self.computed and self.expected > self.finished:
-                remaining = (self.expected - self.finished) * self.seconds / self.computed / self.jobs
-                left = f"; about {max(1, round(remaining / 60))} min left"
-            what = f"{cell.arm}, {'trial' if trial else f'seed {cell.seed}'}"
-            logger.info("[%d/%d] %s: %s (%.0f s%s)", self.finished, self.expected, what, _said(content), seconds, left)
-
-
-def _said(content: Mapping[str, Any]) -> str:
-    """A cell's outcome in a few words."""
-    if content["status"] != "done":
-        return f"FAILED, {content['reason']}"
-    training = content["training"]
-    score = training["best_valid_score"]
-    if score is None:
-        return "ranked"
-    return f"validation {training['valid_metric']} {score:.4f} at epoch {training['best_epoch']}"
+def _same_alignment(one: Any, other: Any) -> bool:
+    return bool(other) and load_alignment_config(one) == load_alignment_config(other)
 
 
 def _forget_weights(folder: Path) -> None:
@@ -345,48 +332,3 @@ def _forget_weights(folder: Path) -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _with_protocols(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the rankings that are reported, that of model selection among them and first.
-
-    Where the configuration chooses by none, videos are ranked against those of the same days: against any video a model
-    has but to see which of them are new.
-
-    Raises:
-        ConfigError: `eval_args.mode` does not rank.
-    """
-    given = dict(settings)
-    eval_args = given.get("eval_args")
-    eval_args = eval_args if isinstance(eval_args, Mapping) else {}
-    mode = selection_mode({**DEFAULT_EVAL_ARGS, **eval_args})
-    if not given.get("valid_protocol") and "mode" not in eval_args:
-        given["valid_protocol"] = PERIOD
-    by_mode = f"all+{mode.negatives}{mode.sample_num or ''}"
-    comments_by_mode = COMMENT_PROTOCOLS[mode.is_full]
-    for prefix, default, protocols in (("", by_mode, PROTOCOLS), ("comment_", comments_by_mode, COMMENT_PROTOCOLS)):
-        chosen = given.get(f"{prefix}valid_protocol") or default
-        wanted = given.get(f"{prefix}protocols") or [*protocols]
-        if isinstance(wanted, list):
-            wanted = [chosen, *(name for name in wanted if name != chosen)]
-        given[f"{prefix}protocols"] = wanted
-    return given
-
-
-def _refuse_single(given: Mapping[str, Any]) -> None:
-    """Settings of a single run that a benchmark cannot follow."""
-    model = given.get("model") or given.get(PATH_KEY)
-    if model not in (None, *MODEL_OF.values()):
-        raise ConfigError(
-            f"model = {model!r} is for a single run; name the models of a benchmark by --benchmark {model} (LSVCR is "
-            "always among them)"
-        )
-    if model == MODEL_OF["comment"]:
-        check_model(model, given.get("task"))
-    if given.get("joint"):
-        raise ConfigError("joint = True is for a single run; a benchmark trains every model on its own task")
-    phases = given.get("report_phases")
-    if isinstance(phases, list) and "test" not in phases:
-        raise ConfigError(f"report_phases = {phases} is for a single run; a benchmark compares on the test period")
-    if given.get("stage") not in (None, "all"):
-        raise ConfigError(f"stage = {given['stage']!r} is for a single run; a benchmark runs all stages")

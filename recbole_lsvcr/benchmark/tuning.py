@@ -9,8 +9,9 @@ serves RecBole's `HyperTuning`, which works over LSVCR as over any model (exampl
 from __future__ import annotations
 
 import itertools
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ from recbole_lsvcr.errors import ConfigError
 RATES = (0.005, 0.003, 0.001, 0.0005, 0.0001)  # the paper's learning rates, for all models (section 4.1.4)
 TUNE_KEYS = ("budget", "space")
 _RANGE_KEYS = {"low", "high", "log", "step"}
+_PROPOSALS = 20  # for each trial, known ones among them, before the grid's next is taken
 
+logger = logging.getLogger()
 Space = Mapping[str, Any]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -39,11 +42,17 @@ class Tuning:
     space: Space
 
     @classmethod
-    def parse(cls, value: Any) -> Tuning:
+    def parse(cls, value: Any, models: Sequence[str]) -> Tuning:
         """From `tune` of the configuration; nothing: the paper's learning rates, each once; off: no tuning.
 
+        No model has more trials than another: the budget is at most what the smallest of their spaces has to try, and
+        that where none is given.
+
+        Args:
+            models: those of the benchmark that learn.
+
         Raises:
-            ConfigError: another form.
+            ConfigError: another form; or some models have something to try, and others nothing.
         """
         if value is False:
             return cls(0, {})
@@ -55,18 +64,30 @@ class Tuning:
         space = given.get("space") or {"learning_rate": list(RATES)}
         if not isinstance(space, Mapping):
             raise ConfigError(f"tune: space = {space!r} is not a mapping of parameters to choices or ranges")
-        grid = _grid_size({name: values for name, values in space.items() if not _is_model(name)})
-        budget = given.get("budget", grid)
-        if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
-            raise ConfigError(
-                "tune: budget must be a whole number of trials of each model (0: none); it may be left out only where "
-                f"every parameter has a list of choices. Given: {budget!r}"
-            )
         for name, values in space.items():
             if _is_model(name) and not isinstance(values, Mapping):
                 raise ConfigError(f"tune: space of the model {name} is {values!r}; give {{parameter: [choices]}}")
             for parameter, choices in values.items() if _is_model(name) else [(name, values)]:
                 _check(parameter, choices)
+        tuning = cls(0, space)
+        sizes = {model: size for model in models if (size := _grid_size(tuning.of(model))) is not None}
+        most = min(sizes.values(), default=None)  # that every model can have
+        budget = given.get("budget", most if sizes.keys() >= set(models) else None)
+        if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+            raise ConfigError(
+                "tune: budget must be a whole number of trials of each model (0: none); it may be left out only where "
+                f"every parameter has a list of choices or a range of whole numbers. Given: {budget!r}"
+            )
+        idle = [model for model in models if budget and not tuning.of(model)]
+        if idle and len(idle) < len(models):
+            raise ConfigError(
+                f"tune: {', '.join(idle)} would have nothing to try, but every model is to have as many trials; give "
+                "the space a parameter of all models too, such as learning_rate: [0.003, 0.001, 0.0005]"
+            )
+        if most is not None and budget > most:
+            name = next(model for model, size in sizes.items() if size == most)
+            logger.info("tune: %d trials of every model, not %d: %s has no more to try", most, budget, name)
+            budget = most
         return cls(budget, space)
 
     def of(self, model: str) -> Space:
@@ -103,8 +124,8 @@ def search(
 ) -> list[Trial]:
     """Try `budget` settings one after the other; the same arguments and scores give the same trials.
 
-    A space of choices that the budget covers is tried completely, in its order; otherwise the first trial is `first`,
-    and a tree-structured Parzen estimator proposes the others.
+    A space that the budget covers is tried completely, in its order; otherwise the first trial is `first`, and a
+    tree-structured Parzen estimator proposes the others, none of them twice.
 
     Args:
         space: see `Tuning`. first: the model's own values of the parameters.
@@ -116,16 +137,20 @@ def search(
     size = _grid_size(space)
     if size is not None and size <= budget:
         budget = size
-        for values in itertools.product(*space.values()):
-            study.enqueue_trial(dict(zip(space, values, strict=True)))
+        for parameters in _grid(space):
+            study.enqueue_trial(parameters)
     else:
         study.enqueue_trial({name: value for name, value in first.items() if _inside(space.get(name), value)})
     trials: list[Trial] = []
     known: dict[str, float | None] = {}
-    for _ in range(budget):
+    for repeated in itertools.count():
+        if len(trials) == budget:
+            break
+        if size is not None and repeated > _PROPOSALS * budget:  # it wants to try nothing new any more
+            study.enqueue_trial(next(one for one in _grid(space) if _key(one) not in known))
         asked = study.ask(distributions)
-        key = repr(sorted(asked.params.items()))
-        if key not in known:  # a sampler may propose the same choices twice: they count, but are not trained again
+        key = _key(asked.params)
+        if key not in known:
             known[key] = run(asked.params)
             trials.append(Trial(dict(asked.params), known[key]))
         score = known[key]
@@ -134,6 +159,12 @@ def search(
         else:
             study.tell(asked, score)
     return trials
+
+
+def _key(parameters: Mapping[str, Any]) -> str:
+    """Of equal settings equal, however their numbers were calculated."""
+    rounded = {name: float(f"{value:.9g}") if _is_number(value) else value for name, value in parameters.items()}
+    return repr(sorted(rounded.items()))
 
 
 def best(trials: list[Trial], bigger_is_better: bool) -> Mapping[str, Any] | None:
@@ -187,8 +218,23 @@ def _inside(values: Any, value: Any) -> bool:
     return value in values
 
 
+def _choices(values: Any) -> Sequence[Any] | None:
+    """What there is to try of a parameter; None: real numbers of a range."""
+    if not isinstance(values, Mapping):
+        return list(dict.fromkeys(values))
+    low, high, step = values["low"], values["high"], values.get("step")
+    if isinstance(low, int) and isinstance(high, int):
+        return range(low, high + 1, step or 1)
+    return None if step is None else [low + n * step for n in range(int((high - low) / step + 1e-9) + 1)]
+
+
 def _grid_size(space: Space) -> int | None:
-    """How many settings there are to try; None where there is a range."""
-    if any(isinstance(values, Mapping) for values in space.values()):
-        return None
-    return math.prod(len(values) for values in space.values() if isinstance(values, list | tuple))
+    """How many settings there are to try; None where real numbers are among them."""
+    choices = [_choices(values) for values in space.values()]
+    return None if None in choices else math.prod(len(one) for one in choices if one is not None)
+
+
+def _grid(space: Space) -> Iterator[dict[str, Any]]:
+    """Every setting of a space that can be counted, in its order."""
+    for values in itertools.product(*(_choices(one) or () for one in space.values())):
+        yield dict(zip(space, values, strict=True))
