@@ -34,6 +34,7 @@ import torch
 from dataset_tools.files import write_json
 from recbole_lsvcr.benchmark.cell import Cell, best_epoch, finished
 from recbole_lsvcr.benchmark.cells import read_plan
+from recbole_lsvcr.benchmark.tables import repeated
 from recbole_lsvcr.checkpoint import load_checkpoint
 from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data.candidates import CandidateSet, candidate_set
@@ -61,6 +62,8 @@ def main() -> None:
     elif options.work is None:
         parser.error("a plan's cells need --work")
     planned = _cells(options.plan)
+    if several := repeated([vars(cell) for cell in planned]):
+        parser.error(f"{options.plan} holds several cells of {several[0]}; keep those that belong together")
     options.setting = options.setting or list(dict.fromkeys(cell.setting for cell in planned))
     cells = [cell for cell in planned if cell.setting in options.setting]
     wanted = [cell for cell in cells if not options.models or cell.model in options.models]
@@ -124,7 +127,11 @@ def scored_lists(cell: Cell, work: Path, protocol: Protocol) -> Iterator[tuple[s
     """The test lists of a finished cell, scored by its best checkpoint and, where another, by its last one."""
     settings: dict[str, Any] = {**cell.parameters, "model": cell.model, "seed": cell.seed}
     described = read_yaml(work / cell.name / cell.model / "config.yaml")
-    places = {"output": str(work / cell.name), "text_store": described["text_store"]}  # which cells may share
+    places = {
+        "output": str(work / cell.name),
+        "data_path": str(Path(described["data_path"]).parent),  # of the data set's folder
+        "text_store": described["text_store"],  # which cells may share
+    }
     run = Run(load_config(None, {**settings, **places}))
     data = run.dataset.joint
     _, _, loader = run.loaders

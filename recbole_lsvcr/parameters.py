@@ -329,22 +329,34 @@ MODEL_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("window_after", "an integer >= 0", at_least(0), "MBHT: as many after it"),
 )
 
-# The files that have their defaults; of several values the last is shown.
-FILES = ("model/DMT", "model/MBHT", "model/UniSRec", "overall", "model/LSVCRComment", "model/LSVCR")
+# The files that have their defaults: those of every model, of ours, of others.
+FILES = ("overall", "model/LSVCR", "model/LSVCRComment", "model/DMT", "model/MBHT", "model/SASRecText", "model/UniSRec")
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in (*PARAMETERS, *MODEL_PARAMETERS)}
 
 
-def markdown_table(defaults: Mapping[str, Any]) -> str:
-    """The README's table: name, default, accepted, meaning. `defaults` come from `properties/`."""
+def markdown_table() -> str:
+    """The README's table: name, default (LSVCR's, then those of models with another one), accepted, meaning."""
+    from recbole_lsvcr.registry import properties_dir
+    from recbole_lsvcr.yaml_files import read_yaml
+
+    defaults = {file.removeprefix("model/"): read_yaml(properties_dir() / f"{file}.yaml") for file in FILES}
     lines = ["| parameter | default | accepted | meaning |", "|---|---|---|---|"]
     for parameter in BY_NAME.values():
-        default = defaults.get(parameter.name)
-        shown = "" if default is None else f"`{default}`"
-        lines.append(
-            f"| `{parameter.name}` | {shown} | {parameter.accepted.replace('|', '&#124;')} | "
-            f"{parameter.meaning.replace('|', '&#124;')} |"
-        )
+        row = [f"`{parameter.name}`", _default(parameter.name, defaults), parameter.accepted, parameter.meaning]
+        lines.append("| " + " | ".join(cell.replace("|", "&#124;") for cell in row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _default(name: str, defaults: Mapping[str, Mapping[str, Any]]) -> str:
+    models: dict[str, list[str]] = {}
+    for model, values in defaults.items():
+        if values.get(name) is not None:
+            models.setdefault(f"`{values[name]}`", []).append(model)
+    main = {"overall", "LSVCR", "LSVCRComment"}
+    return "; ".join(
+        value if main & set(having) or len(models) == 1 else f"{', '.join(having)}: {value}"
+        for value, having in models.items()
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -352,16 +364,13 @@ def main(arguments: list[str]) -> int:
     from pathlib import Path
 
     from dataset_tools.files import atomic_path
-    from recbole_lsvcr.config import read_yaml
-    from recbole_lsvcr.registry import properties_dir
 
     file = Path(arguments[0])
-    defaults = {key: value for name in FILES for key, value in read_yaml(properties_dir() / f"{name}.yaml").items()}
     start, end = "<!-- parameters -->\n", "<!-- /parameters -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(start)
     after = rest.partition(end)[2]
     with atomic_path(file) as temporary:
-        temporary.write_text(before + start + markdown_table(defaults) + end + after, encoding="utf-8")
+        temporary.write_text(before + start + markdown_table() + end + after, encoding="utf-8")
     return 0
 
 

@@ -22,6 +22,7 @@ from recbole_lsvcr.config import plain
 from recbole_lsvcr.data.dataset import JointDataset
 from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader
 from recbole_lsvcr.data.splits import PHASES
+from recbole_lsvcr.environment import peak_memory
 from recbole_lsvcr.errors import CheckpointError, EvaluationError
 from recbole_lsvcr.evaluation import EvaluationResult, Protocol, evaluate
 from recbole_lsvcr.evaluation.collector import needs_items
@@ -186,7 +187,7 @@ class LSVCRTrainer(Trainer):
             improved = self._validate(epoch, valid_data, entry, show_progress)
             if callback_fn:
                 callback_fn(epoch, entry["valid_score"])
-        self.history.append(entry)
+        self.history.append(entry | peak_memory())
         if verbose:
             self._log_epoch(entry, improved)
         if improved and saved:

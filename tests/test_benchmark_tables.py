@@ -14,7 +14,7 @@ from recbole_lsvcr.benchmark.tables import main
 
 def _cell(folder: Path, name: str, seed: int, gain: float, **changes: Any) -> dict[str, Any]:
     training = {"best_epoch": 3, "seconds_per_epoch": 10.0 * seed}
-    content = {"model": "LSVCR", "setting": "plain", "status": "done", "training": training}
+    content = {"model": "LSVCR", "setting": "plain", "seed": seed, "status": "done", "training": training}
     content |= {"phases": {"test": ranked(gain, seed)[1]}, **changes}
     write_json(folder / f"{name}.json", content)
     return content
@@ -72,3 +72,12 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(
     _cell(tmp_path, "a", 1, 0.3)
     assert main([str(tmp_path), "--metric", "ndcg@7"]) == 2
     assert "no cell has a metric ndcg@7; there are recall@10, ndcg@10, mrr@10, mrr" in capsys.readouterr().err
+
+
+def test_cells_of_one_arm_and_seed_with_other_settings_are_no_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rate in (("a", 0.1), ("b", 0.01)):
+        _cell(tmp_path, name, 1, 0.3, parameters={"learning_rate": rate})
+    assert main([str(tmp_path)]) == 2
+    assert "several cells of plain, LSVCR, seed 1, with other settings" in capsys.readouterr().err

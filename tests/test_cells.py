@@ -10,13 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from forks import context
 
+from recbole_lsvcr import environment
 from recbole_lsvcr.benchmark import cell as one
 from recbole_lsvcr.benchmark import cells
 from recbole_lsvcr.errors import ConfigError
+from recbole_lsvcr.task_run import FinetuneResult
 
 
 def plan(folder: Path, data: Path, **changes: Any) -> Path:
@@ -129,13 +132,25 @@ def test_a_json_that_is_no_finished_cell_is_computed_again(tmp_path: Path, conte
 def test_the_peak_of_memory_is_in_mb_on_every_system(
     system: str, held: int, peak: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one.sys, "platform", system)
-    monkeypatch.setattr(one.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=held))
+    monkeypatch.setattr(environment.sys, "platform", system)
+    monkeypatch.setattr(environment.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=held))
     monkeypatch.setattr(one, "_compute", lambda *_: {})
     cell = one.Cell("SASRec", "main", 1, {"dataset": "tiny"})
     assert one.run_cell(cell, tmp_path / "results", tmp_path / "work")["cost"]["peak_memory_mb"] == peak
-    monkeypatch.setattr(one, "resource", None)
+    monkeypatch.setattr(environment, "resource", None)
     assert "peak_memory_mb" not in one.run_cell(cell, tmp_path / "without", tmp_path / "work")["cost"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets the peak of a process")
+def test_memory_of_shared_work_is_not_counted_and_that_of_earlier_processes_is() -> None:
+    big = np.ones(2**25)  # 256 MB
+    held = environment.peak_memory()["peak_memory_mb"]
+    del big
+    environment.forget_peak_memory()
+    assert environment.peak_memory()["peak_memory_mb"] <= held - 200
+    history = [{"epoch": 0, "peak_memory_mb": 10}, {"epoch": 1, "peak_memory_mb": 10**6}]
+    trained = FinetuneResult(Path("best.pth"), 0.5, history, 1.0)
+    assert one._peak_memory(trained) == {"peak_memory_mb": 10**6}
 
 
 def test_cells_of_changed_data_have_a_text_store_of_their_own(tmp_path: Path, tiny_data: Path) -> None:

@@ -187,7 +187,7 @@ def _cost(arm: ReadArm) -> dict[str, float | None]:
         return mean_std(known(figure))[0]
 
     return {
-        "parameters": max(known(lambda cell: cell.get("cost", {}).get("parameters")), default=None),
+        "parameters": None if arm.plan.role == "rule" else max(known(_parameters), default=None),
         # of a rule, which has no epoch, 0 seconds would be a figure of nothing
         "seconds_per_epoch": mean(lambda cell: _trained(cell).get("seconds_per_epoch")),
         "seconds_to_best": mean(lambda cell: _trained(cell).get("seconds_to_best")),
@@ -196,6 +196,11 @@ def _cost(arm: ReadArm) -> dict[str, float | None]:
         "peak_memory_mb": max(known(lambda cell: cell.get("cost", {}).get("peak_memory_mb")), default=None),
         "ranked_per_second": mean(_ranked_per_second),
     }
+
+
+def _parameters(cell: Mapping[str, Any]) -> float | None:
+    number: float | None = cell.get("cost", {}).get("parameters")
+    return number
 
 
 def _trained(cell: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,14 +25,9 @@ from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.encoding.encoders import content_of
-from recbole_lsvcr.environment import flushed_denormals, machine
+from recbole_lsvcr.environment import flushed_denormals, forget_peak_memory, machine, peak_memory
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
-
-try:
-    import resource
-except ImportError:  # not on Windows: there the peak of memory is not known
-    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger()
 # Places of a cell that several cells share; the other places are settings of the configuration.
@@ -125,15 +120,8 @@ def _run_cell(cell: Cell, results: Path, work: Path, trial: bool) -> dict[str, A
             "trace": [re.sub(r'File ".*?([^/"]+)"', r'File "\1"', line) for line in trace],
         }
     before = (None if trial else finished(cell.file(results, trial=True))) or {"cost": {}}
-    cost = {
-        **body.get("cost", {}),
-        "seconds": round(time.perf_counter() - started + before["cost"].get("seconds", 0.0), 1),
-    }
-    if resource is not None:
-        cost["peak_memory_mb"] = max(_peak_memory_mb(), before["cost"].get("peak_memory_mb", 0))
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() // 2**20
-        cost["peak_gpu_memory_mb"] = max(peak, before["cost"].get("peak_gpu_memory_mb", 0))
+    seconds = time.perf_counter() - started + before["cost"].get("seconds", 0.0)
+    cost = {**peak_memory(), **body.get("cost", {}), "seconds": round(seconds, 1)}
     return {**_head(cell), **body, "cost": cost}
 
 
@@ -141,11 +129,6 @@ def _head(cell: Cell) -> dict[str, Any]:
     head: dict[str, Any] = {} if cell.arm is None else {"arm": cell.arm}
     head |= {"model": cell.model, "setting": cell.setting, "seed": cell.seed, "hash": cell.hash}
     return {**head, "parameters": dict(cell.parameters)} | ({} if cell.data is None else {"data": cell.data})
-
-
-def _peak_memory_mb() -> int:
-    """The most memory this process has held; the system counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Processes:
@@ -272,6 +255,7 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
         aligned = run.align()
         seconds = time.perf_counter() - started
         run.encode()
+        forget_peak_memory()  # what was aligned and encoded serves other cells too
         trained = run.finetune()
         report = None if trial else run.evaluate()
     alignment = {} if aligned is None else {"alignment": _alignment(run, aligned, seconds)}
@@ -285,7 +269,7 @@ def _compute(cell: Cell, work: Path, trial: bool) -> dict[str, Any]:
         **alignment,
         **({} if trained.pretraining is None else {"pretraining": trained.pretraining}),
         "training": _training(config, trained),
-        "cost": {"parameters": trained.parameters}
+        "cost": {"parameters": trained.parameters, **_peak_memory(trained)}
         | ({} if report is None else {"evaluation_seconds": report["evaluation_seconds"]}),
         "environment": machine(),
     }
@@ -314,6 +298,7 @@ def _phase(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
 def _training(config: LSVCRConfig, trained: pipeline.FinetuneResult) -> dict[str, Any]:
     """What a table and the learning curves need of a training."""
     history, best = trained.history, best_epoch(trained.history)
+    left_out = {"valid", *peak_memory()}
     seconds = [entry["train_seconds"] for entry in history]
     to_best = [
         entry["train_seconds"] + entry.get("valid_seconds", 0.0) for entry in history if entry["epoch"] <= (best or 0)
@@ -325,8 +310,14 @@ def _training(config: LSVCRConfig, trained: pipeline.FinetuneResult) -> dict[str
         "best_epoch": best,
         "seconds_per_epoch": round(sum(seconds) / len(seconds), 2) if seconds else 0.0,
         "seconds_to_best": round(sum(to_best), 2) if best is not None else None,
-        "history": [{key: value for key, value in entry.items() if key != "valid"} for entry in history],
+        "history": [{key: value for key, value in entry.items() if key not in left_out} for entry in history],
     }
+
+
+def _peak_memory(trained: pipeline.FinetuneResult) -> dict[str, int]:
+    """The most memory of training and ranking, whatever the number of processes that did it one after another."""
+    held = [peak_memory(), *trained.history, *((trained.pretraining or {}).get("history") or ())]
+    return {name: max(entry.get(name, 0) for entry in held) for name in held[0]}
 
 
 def _share(run: pipeline.Run, shared: Mapping[str, Path]) -> None:

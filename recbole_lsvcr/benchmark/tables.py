@@ -6,7 +6,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
     cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
     done = [cell for cell in cells if isinstance(cell, dict) and cell.get("status") == "done"]
     return [cell for cell in done if cell.get("phases", {}).get("test")]
+
+
+def repeated(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The arms and seeds that several of the cells are of: a folder keeps those of other settings and data too, and
+    they are no further seeds."""
+    counts = Counter((cell["setting"], cell["model"], cell["seed"]) for cell in cells)
+    return [f"{setting}, {model}, seed {seed}" for (setting, model, seed), number in counts.items() if number > 1]
 
 
 def metrics_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -85,7 +93,8 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 when the folder holds no finished cell, or none with the metric."""
+    """Print the table; 2 when the folder holds no finished cell, two of one arm and seed, or none with
+    the metric."""
     parser = argparse.ArgumentParser(prog="python -m recbole_lsvcr.benchmark.tables", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--metric", default=METRIC, help=f"default: {METRIC}")
@@ -93,6 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = read_cells(options.folder)
     if not cells:
         sys.stderr.write(f"{parser.prog}: error: {options.folder} holds no finished cell; give a folder of cells\n")
+        return 2
+    if several := repeated(cells):
+        sys.stderr.write(
+            f"{parser.prog}: error: {options.folder} holds several cells of {several[0]}, with other settings or on "
+            "other data; move those that do not belong together to folders of their own\n"
+        )
         return 2
     if options.metric not in (known := metrics_of(cells)):
         sys.stderr.write(f"{parser.prog}: error: no cell has a metric {options.metric}; there are {', '.join(known)}\n")

@@ -141,7 +141,7 @@ def cost_table(task: Task) -> Table | None:
         "Cost",
         ("", *(COSTS[key] for key in shown)),
         tuple(rows),
-        caption="Means over seeds, memory the most of any. Pretraining and alignment come on top of the training.",
+        caption="Means over seeds; memory: the most of any, to train and rank. Pretraining and alignment come on top.",
     )
 
 
