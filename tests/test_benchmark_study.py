@@ -454,6 +454,11 @@ def test_stopping_writes_nothing(tmp_path: Path) -> None:
         ({"model_settings": {"SASRec": {"seed": 3}}}, ["--benchmark", "sasrec"], "SASRec sets seed, which is the same"),
         ({"model_settings": {"SASRec": {"sample_num": 9}}}, ["--benchmark", "sasrec"], "SASRec sets sample_num"),
         (
+            {"model_settings": {"SASRec": {"topk": [20]}}},
+            ["--benchmark", "sasrec"],
+            "SASRec sets topk, which is the same",
+        ),
+        (
             {"benchmark": [{"name": "A", "model": "SASRec", "dataset": "b"}]},
             ["--benchmark"],
             "benchmark: A sets dataset",

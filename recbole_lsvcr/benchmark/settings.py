@@ -30,8 +30,25 @@ OWN_KEYS = (
     "stage",
     "joint",
 )
-# No model has one of its own: data, split and lists are the same for all.
-COMMON = (*OWN_KEYS, "dataset", "data_path", "eval_args", "candidate_seed", "sample_num", "comment_list_limit")
+# No model has one of its own: data, split, lists, and what is made of the ranks are the same for all.
+COMMON = (
+    *OWN_KEYS,
+    "dataset",
+    "data_path",
+    "eval_args",
+    "candidate_seed",
+    "sample_num",
+    "comment_list_limit",
+    "protocols",
+    "comment_protocols",
+    "valid_protocol",
+    "comment_valid_protocol",
+    "metrics",
+    "topk",
+    "valid_metric",
+    "report_phases",
+    "save_instances",
+)
 # Keys that say where things are, and what is reported: they decide no number.
 PLACES = (
     "data_path",
