@@ -67,7 +67,7 @@ class Engine:
         """The rows of a query, in its order, block by block; one block without a row if there is none."""
         file = self.stage.folder / "query.parquet"
         self.run(f"COPY ({sql}) TO '{_quoted(str(file))}' (FORMAT parquet, COMPRESSION lz4)")
-        rows = pl.scan_parquet(file)
+        rows = pl.scan_parquet(file, glob=False)
         height = rows.select(pl.len()).collect().item()
         for first in range(0, max(height, 1), _ROWS_PER_BLOCK):
             yield rows.slice(first, _ROWS_PER_BLOCK).collect()
@@ -103,7 +103,7 @@ class Engine:
 
     def _scan(self, name: str, what: str) -> str:
         files = ", ".join(f"'{_quoted(str(path))}'" for path in self.stage.parts(name, what))
-        return f"read_parquet([{files}], union_by_name = true)"
+        return f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
 
     # ------------------------------------------------------------------ faults between rows
 
@@ -287,7 +287,7 @@ class StoredTable:
             yield from self.engine.frames(f"SELECT {columns} FROM {self.suffix} ORDER BY timestamp, _row")
             return
         for part in self.engine.stage.parts(self.suffix):
-            yield from self._completed(pl.read_parquet(part)).iter_slices(_ROWS_PER_BLOCK)
+            yield from self._completed(pl.read_parquet(part, glob=False)).iter_slices(_ROWS_PER_BLOCK)
 
     def _completed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a part that stayed, with every column of the table."""

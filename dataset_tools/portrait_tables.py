@@ -118,7 +118,7 @@ class AtomicTables:
         if suffix == "item":
             path = path.with_name("title.parquet")
             self.run(f"COPY (SELECT title FROM item) TO {_literal(path)} (FORMAT parquet, COMPRESSION lz4)")
-        texts = pl.scan_parquet(path).select("title" if suffix == "item" else "content")
+        texts = pl.scan_parquet(path, glob=False).select("title" if suffix == "item" else "content")
         for first in range(0, self.rows[suffix], _TEXTS_PER_BLOCK):
             yield texts.slice(first, _TEXTS_PER_BLOCK).collect().to_series()
 
@@ -152,7 +152,7 @@ class AtomicTables:
         rows = f"(SELECT {selected} FROM {_scan(path, len(header))})"
         if suffix == "comment":  # its texts are read a second time, by `texts`
             self.run(f"COPY {rows} TO {_literal(self._contents)} (FORMAT parquet, COMPRESSION lz4)")
-            rows = f"read_parquet({_literal(self._contents)})"
+            rows = f"read_parquet({_literal(self._contents)}, hive_partitioning = false)"
         columns = ", ".join(_VALUES.get(name, name) for name in names)
         self.run(f"CREATE TABLE raw_{suffix} AS SELECT {columns} FROM {rows}")
         for name in (name for name in names if fields[name].required and fields[name].type == "token"):

@@ -20,8 +20,10 @@ The mapping has one section per atomic file: `inter` and `item`, and if there ar
 
 `where` keeps the rows that are positives; the others are counted in the meta file. It and `expr` are SQL expressions as
 Polars knows them, over one row at a time. In text formats a column whose every value is a number is one in expressions
-(the files are read once more to know), `true` and `false` are 1 and 0, and what is empty is NULL. Fields that the
-contract does not know may be added: a `column` becomes a token, an `expr` that is a number becomes a float.
+(the files are read once more to know), and what is empty is NULL; but a column with a whole number of 2^53 or more, or
+with zeros before one (`007`), holds ids and stays text there: CAST(column AS BIGINT) makes numbers of it. In JSON true
+and false are 1 and 0, elsewhere texts. Fields that the contract does not know may be added: a `column` becomes a token,
+an `expr` that is a number becomes a float.
 """
 
 from __future__ import annotations
@@ -223,7 +225,8 @@ class _Source:
     def _look(
         self, files: Sequence[Path], computed: list[str], other: list[str]
     ) -> tuple[frozenset[str], frozenset[str]]:
-        """The columns of `computed` that hold a text that is no number, and those of `other` that hold a list."""
+        """The columns of `computed` that hold a text that is no number, or would be another text as one, and those of
+        `other` that hold a list."""
         texts: set[str] = set()
         lists: set[str] = set()
         for path in files:
@@ -235,7 +238,7 @@ class _Source:
                     column = block.frame[name]
                     if isinstance(column.dtype, pl.List):
                         lists.add(name)
-                    elif name not in texts and _number(column).null_count() > _blank(column).null_count():
+                    elif name not in texts and _is_text(column):
                         texts.add(name)
         return frozenset(texts), frozenset(lists)
 
@@ -301,6 +304,17 @@ def _blank(column: pl.Series) -> pl.Series:
 
 def _number(column: pl.Series) -> pl.Series:
     return pl.select(as_number(pl.lit(column))).to_series()
+
+
+def _is_text(column: pl.Series) -> bool:
+    """Whether a value is no number, or an id: a whole number that floats do not hold, or one with leading zeros."""
+    numbers = _number(column)
+    if numbers.null_count() > _blank(column).null_count():
+        return True
+    texts = column.cast(pl.String)
+    whole = texts.str.contains(r"^[+-]?[0-9]+$")
+    ids = whole & ((numbers.abs() >= 2**53) | texts.str.contains(r"^[+-]?0[0-9]"))
+    return bool(ids.any())
 
 
 def _format(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -272,6 +273,15 @@ def _replace_folder(target: Path, new: Path) -> None:
         old.rename(target)
         raise
     for path in old.iterdir():
-        if not path.name.startswith(f"{target.name}."):
+        if path.name not in _own_names(old, target.name) and not (target / path.name).exists():
             path.rename(target / path.name)
     shutil.rmtree(old)
+
+
+def _own_names(folder: Path, name: str) -> set[str]:
+    """What a data set's folder holds of the data set: its files, what its meta file lists, its cache."""
+    try:
+        listed = json.loads((folder / f"{name}.meta.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = ()
+    return {*listed, *(f"{name}.{ending}" for ending in (*SUFFIXES, "yaml", "meta.json", "cache"))}

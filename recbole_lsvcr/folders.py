@@ -35,6 +35,10 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             logger.info(f"Another process is using the {what} {folder}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            logger.warning(f"The file system of {folder} has no locks: let one process at a time use the {what}")
         yield
 
 

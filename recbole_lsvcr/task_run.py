@@ -142,15 +142,18 @@ class Run:
         trainer.last_file = self.model_folder / "last.pth"
         trainer.candidates_dir = self.candidates_dir
         trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint, **identity(pretrained)}
+        if self.reads_text:
+            trainer.data_identity["text"] = self.dataset.texts.made_by
         return trainer
 
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
         """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
         from recbole_lsvcr.alignment.checkpoint import load_sr_weights
-        from recbole_lsvcr.alignment.identity import ALIGNED, check_start
+        from recbole_lsvcr.alignment.identity import ALIGNED, check_start, check_texts
 
         given, folder = self._prepared(), self.alignment_folder / ALIGNED
         check_start(folder, given.data, given.config, given.sr)
+        check_texts(folder, self.dataset.texts.made_by.get("alignment"))
         return load_sr_weights(folder) if given.config.sr_start == "aligned" else None
 
     # ------------------------------------------------------------------ stages

@@ -17,7 +17,7 @@ from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import set_color
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_lsvcr.checkpoint import load_checkpoint, save_checkpoint
+from recbole_lsvcr.checkpoint import load_checkpoint, refuse_other_texts, save_checkpoint
 from recbole_lsvcr.config import plain
 from recbole_lsvcr.data.dataset import JointDataset
 from recbole_lsvcr.data.loader import CommentEvalLoader, EvalLoader, JointEvalLoader
@@ -106,10 +106,8 @@ class LSVCRTrainer(Trainer):
     """Trains any sequential or context-aware model of RecBole on a `JointDataset`, ranks every instance on its own.
 
     Against RecBole's `Trainer`: an epoch depends on (seed, epoch) alone and its end is saved whole (`last_file`), so
-    that a killed run continues and
-    ends as an undisturbed one; early stopping asks for a strictly better score (method: RecBole counts ties as
-    better); scores are not rounded;
-    rankings follow a protocol with stored candidates.
+    that a killed run continues and ends as an undisturbed one; early stopping asks for a strictly better score (method:
+    RecBole counts ties as better); scores are not rounded; rankings follow a protocol with stored candidates.
     """
 
     best_valid_score: float
@@ -313,7 +311,7 @@ class LSVCRTrainer(Trainer):
         """Take up the run that `last_file` holds, if there is one."""
         if self.last_file is None or not self.last_file.exists():
             return
-        state = load_checkpoint(self.last_file, map_location=self.device)
+        state = load_checkpoint(self.last_file, map_location="cpu")  # Adam counts its steps where they were loaded
         self._refuse_other_run(state)
         self.model.load_state_dict(state["state_dict"])
         self.model.load_other_parameter(state["other_parameter"])
@@ -345,6 +343,7 @@ class LSVCRTrainer(Trainer):
                 f"{self.last_file} belongs to a run with other settings ({shown}); use another --output, or "
                 "remove the folder"
             )
+        refuse_other_texts(self.last_file, state, self.data_identity)
         if state.get("start") != self.data_identity.get("start"):
             raise CheckpointError(
                 f"{self.last_file} was fine-tuned from other pre-trained weights; give those, use another --output, or "
@@ -371,6 +370,7 @@ class LSVCRTrainer(Trainer):
                 f"{file} was trained on another version of data set '{self.config['dataset']}' (its files "
                 "differ); train again on this one"
             )
+        refuse_other_texts(file, state, identity)
         try:
             self.model.load_state_dict(state["state_dict"])
         except (RuntimeError, KeyError) as error:

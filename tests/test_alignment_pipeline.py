@@ -106,6 +106,8 @@ def test_fine_tuning_starts_from_no_alignment_that_was_made_otherwise(tiny_confi
         for changes, told in (
             (later, r"split is .* there, .* here"),
             ({"hidden_size": 16}, "hidden_size is 8 there, 16 here"),
+            ({"record_gap": 600}, "record_gap is .* there, 600.0 here"),
+            ({"MAX_RECORD_LIST_LENGTH": 2}, "records is 8 there, 2 here"),
             ({"alignment": {**settings, "temperature": 0.1}}, "temperature is 0.07 there, 0.1 here"),
         ):
             other = tiny_config(**{"alignment": settings, "alignment_folder": shared, **changes})
@@ -123,6 +125,16 @@ def test_fine_tuning_starts_from_no_alignment_that_was_made_otherwise(tiny_confi
     check_start(Path(shared) / "aligned", job.data, moved, dataclasses.replace(job.sr, hidden_dropout_prob=0.1))
     another = tiny_config(alignment=SETTINGS, alignment_folder=shared, seed=8)
     assert pipeline.Run(another).trainer(from_alignment=True).model.sr.text_mlp is None
+
+
+def test_fine_tuning_meets_no_text_vectors_of_an_earlier_alignment(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(alignment=SETTINGS)
+    pipeline.align(config)
+    pipeline.encode(config)
+    shutil.rmtree(tmp_path / "run" / "alignment")
+    pipeline.align(tiny_config(alignment=SETTINGS, alignment_seed=9))
+    with pytest.raises(CheckpointError, match="run --stage encode again"):
+        pipeline.finetune(config)
 
 
 def test_fine_tuning_compares_and_starts_without_transformers_and_peft(tiny_config: Make, tmp_path: Path) -> None:

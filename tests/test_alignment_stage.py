@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from recbole_lsvcr.alignment.pair import AlignedPair
 from recbole_lsvcr.alignment.stage import AlignmentJob, align, aligned_encoder, aligned_pair
 from recbole_lsvcr.alignment.trainer import AlignmentTrainer, checkpoints
 from recbole_lsvcr.data.joint import JointData
-from recbole_lsvcr.errors import CheckpointError
+from recbole_lsvcr.errors import CheckpointError, ConfigError
 
 
 def job_of(folder: Path, where: Path, data: JointData | None = None, **changes: Any) -> AlignmentJob:
@@ -39,6 +40,15 @@ def job_of(folder: Path, where: Path, data: JointData | None = None, **changes: 
     }
     config = AlignmentConfig(**{**settings, **changes})
     return AlignmentJob(data or small_data(), config, tiny_sr_config(), where, 5, "cpu")
+
+
+original = AlignmentTrainer.training_step
+
+
+def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+    if self.state.global_step == 2:
+        raise Killed
+    return original(self, *arguments, **options)
 
 
 def no_training(*arguments: Any, **options: Any) -> None:
@@ -111,12 +121,6 @@ def test_the_stage_with_the_same_seed_gives_the_same_weights_after_a_kill(tiny_l
     whole, killed = (job_of(tiny_lm, tmp_path / name, **quick) for name in ("whole", "killed"))
     align(whole)
 
-    def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
-        if self.state.global_step == 2:
-            raise Killed
-        return original(self, *arguments, **options)
-
-    original = AlignmentTrainer.training_step
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(AlignmentTrainer, "training_step", dying)
         align(killed)
@@ -151,6 +155,34 @@ def test_bfloat16_trains_float32_weights_and_stays_near(tiny_lm, tmp_path):
     for name in LOSSES:
         assert half[name] == pytest.approx(exact[name], rel=0.1, abs=0.1), name
     assert all(value.dtype == torch.float32 for value in load_sr_weights(job.result).values())
+
+
+def test_bfloat16_without_a_gpu_that_has_it_is_one_message(tiny_lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "_has_bfloat16", lambda device: False)
+    job = dataclasses.replace(job_of(tiny_lm, tmp_path / "out", precision="bfloat16"), device="auto")
+    with pytest.raises(ConfigError, match="precision = 'bfloat16' needs a GPU that has it"):
+        align(job)
+
+
+def test_several_gpus_in_one_process_are_not_data_parallel(tiny_lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage.TrainingArguments, "_n_gpu", 8, raising=False)
+    assert stage._arguments(job_of(tiny_lm, tmp_path / "out")).n_gpu <= 1
+
+
+def test_another_number_of_processes_does_not_continue(tiny_lm, tmp_path, monkeypatch):
+    class Two(AlignmentTrainer):
+        def __init__(self, *arguments: Any, identity: dict[str, Any], **options: Any) -> None:
+            assert identity["processes"] == 1
+            super().__init__(*arguments, identity={**identity, "processes": 2}, **options)
+
+    job = job_of(tiny_lm, tmp_path / "out")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(AlignmentTrainer, "training_step", dying)
+        align(job)
+    with monkeypatch.context() as patched, pytest.raises(CheckpointError, match="processes is 1 there, 2 here"):
+        patched.setattr(stage, "AlignmentTrainer", Two)
+        align(job)
+    align(job)
 
 
 def test_another_tiny_model_cannot_use_the_alignment(tiny_lm, tmp_path):

@@ -214,6 +214,18 @@ def test_slices_hold_what_their_names_say(source: str, ladder: JointData, talk: 
         assert counts.row(0) == (2, 2, 2, 3, 2)
 
 
+def test_a_record_in_training_makes_its_video_and_user_seen() -> None:
+    """Who is seen only in records, under a video nobody interacted with otherwise, is not unseen there."""
+    rows = {f"{item}{k}": {"item_id": item, "timestamp": START} for item in "vw" for k in range(4)}
+    records = [("known", "v0", START + DAY), ("known", "v1", START + 25 * DAY), ("new", "w2", START + 25 * DAY)]
+    tables = Tables.from_arrays(inter=[("crowd", "x", START)], cinter=records, comments=rows)
+    data = JointData(tables, split=BOUNDARIES)
+    instances = rank(data, [FULL]).instances
+    users = [tables.users[int(data.comments.user[row])] for row in instances["row"]]
+    for name, expected in (("seen_items", "known"), ("unseen_items", "new"), ("unseen_users", "new")):
+        assert [user for user, inside in zip(users, instances[name], strict=True) if inside] == [expected], name
+
+
 # ---- what is missing ----
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,27 @@ def test_trainable_text_learns_and_caches(make_run, tiny_lm, monkeypatch):
         first = net.predict(batch)
         monkeypatch.setattr(type(net.text), "_encode", lambda *_: pytest.fail("a known text was encoded again"))
         torch.testing.assert_close(net.predict(batch), first)
+
+
+def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lm):
+    """Batch by batch again for the gradients: the same ones, dropout and all, in float32 wherever it runs."""
+    gradients = []
+    for recompute in (True, False):
+        net, batch = model_of(make_run("CommentATT", trainable_text=str(tiny_lm)))
+        assert {weight.dtype for weight in net.parameters()} == {torch.float32}
+        net.text.encoder.batch_tokens = 32
+        states = net.text.encoder.states
+        net.text.encoder.states = partial(partial_states, states, recompute)
+        torch.manual_seed(0)
+        net.train().calculate_loss(batch).backward()
+        gradients.append({name: weight.grad for name, weight in net.named_parameters() if weight.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+def partial_states(states, wanted, ids, *, recompute):
+    assert recompute, "training recomputes"
+    return states(ids, recompute=wanted)
 
 
 def test_trainable_text_must_have_weights(make_run):

@@ -144,8 +144,11 @@ def test_nothing_is_left_behind_and_the_old_data_set_stays(
 def test_a_data_set_replaces_an_older_one_but_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     write_dataset(folder, tiny(), meta={}, extra={"stale.txt": Path.touch})
+    for name in ("x.html", "x.kg", "x.link"):  # called like the data set, and the user's all the same
+        (folder / name).write_text("mine")
     write_dataset(folder, tiny(), meta={})
     assert not (folder / "x.stale.txt").exists()
+    assert all((folder / name).read_text() == "mine" for name in ("x.html", "x.kg", "x.link"))
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(DataToolError, match=re.escape("not a data set (notes.txt …)")):
         write_dataset(folder, tiny(), meta={})

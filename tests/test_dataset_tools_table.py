@@ -457,3 +457,39 @@ def test_fields_of_ones_own_may_be_split_and_are_finite(tmp_path: Path, capsys: 
     ):
         assert convert(tmp_path / name, text, {"columns": {**PLAIN, name: {**more, "split": ";"}}}) == []
         assert f"inter: {name} is one value; split makes a list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", ["lr=0.1", "dt=2024-03-01", "like=3", "run [1]", "a[bc]*"])
+def test_what_folders_are_called_changes_nothing(inside: str, tmp_path: Path) -> None:
+    plain, odd = tmp_path / "plain" / "x", tmp_path / inside / "x"
+    raw = logs(tmp_path / "logs")
+    for out, work in ((plain, tmp_path), (odd, odd.parent)):
+        work.mkdir(exist_ok=True)
+        assert main(["table", str(raw), str(out), "--mapping", str(EXAMPLE), "--temp", str(work)]) == 0
+    files = [path for path in sorted(plain.iterdir()) if path.suffix != ".json"]
+    assert all((odd / path.name).read_bytes() == path.read_bytes() for path in files) and len(files) == 5
+    assert main(["describe", str(odd)]) == 0
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_ids_in_expressions_stay_as_they_are(form: str, tmp_path: Path) -> None:
+    users, videos = ["1723456789012345678", "1723456789012345679", "1723456789012345678"], ["007", "7", "0"]
+    (tmp_path / "raw").mkdir()
+    rows = [(u, v, str(1700000000 + n), "5") for n, (u, v) in enumerate(zip(users, videos, strict=True))]
+    file = tmp_path / "raw" / f"views.{form}"
+    if form == "csv":
+        write_rows(file, [("u", "v", "t", "ms"), *rows])
+    else:
+        file.write_text("".join(json.dumps(dict(zip(("u", "v", "t", "ms"), row, strict=True))) + "\n" for row in rows))
+    mapping = {
+        "inter": {
+            "file": file.name,
+            "where": "CAST(u AS BIGINT) > 1723456789012345000 AND ms >= 5",
+            "columns": {"user_id": {"expr": "u"}, "item_id": {"expr": "u || '_' || v"}, "timestamp": "t"},
+        },
+        "item": {"file": file.name, "columns": {"item_id": {"expr": "u || '_' || v"}, "title": "v"}},
+    }
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(mapping))
+    assert main(["table", str(file.parent), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 0
+    found = read_atomic(tmp_path / "x" / "x.inter").select("user_id", "item_id").rows()
+    assert found == [(u, f"{u}_{v}") for u, v in zip(users, videos, strict=True)]

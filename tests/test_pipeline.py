@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_a_checkpoint_or_store_of_something_else_is_refused(tiny_config: Make, t
         pipeline.finetune(tiny_config(text_transform="mask_digits"))
     with pytest.raises(CheckpointError, match="does not fit this model"):
         pipeline.evaluate(tiny_config(hidden_size=16))
+
+
+def test_weights_meet_no_text_vectors_but_those_they_were_trained_on(tiny_config: Make, tmp_path: Path) -> None:
+    pipeline.run(tiny_config(epochs=1))
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "run" / "text_store", moved)
+    pipeline.evaluate(tiny_config(epochs=1, text_store=str(moved)))
+    manifest = json.loads((moved / "manifest.json").read_text())
+    (moved / "manifest.json").write_text(json.dumps({**manifest, "encoder_fingerprint": "another one"}))
+    for stage in (pipeline.finetune, pipeline.evaluate):
+        with pytest.raises(CheckpointError, match="trained on other text vectors"):
+            stage(tiny_config(epochs=1, text_store=str(moved)))
 
 
 @pytest.mark.parametrize(

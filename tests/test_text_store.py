@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recbole_lsvcr import folders
 from recbole_lsvcr.encoding import TextStore, announce, build, build_store
 from recbole_lsvcr.errors import ConfigError, StoreError
 from recbole_lsvcr.folders import exclusive
@@ -442,6 +445,19 @@ def test_a_second_process_waits_for_the_store_and_encodes_nothing_again(tmp_path
         assert waiting.result(timeout=30).rows > 1
     assert first.seen and not second.seen
     assert "waiting for it" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, caplog, monkeypatch, number):
+    def fail(*arguments: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folders.fcntl, "flock", fail)
+    assert build_store(tmp_path, _texts(), FakeEncoder()).rows > 1
+    assert "let one process at a time use the text store" in caplog.text
+    number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), exclusive(tmp_path, "text store"):
+        pass
 
 
 def test_a_store_is_read_without_transformers_peft_and_recbole(tmp_path):

@@ -51,6 +51,7 @@ def identity(data: JointData, config: AlignmentConfig, sr: SRConfig, seed: int) 
         "base_model": config.llm,
         "data": data.tables.fingerprint,
         "split": str(data.split),
+        "histories": {"record_gap": data.record_gap, "videos": data.max_videos, "records": data.max_records},
         "seed": seed,
         "settings": settings,
         "sr": {key: value for key, value in vars(sr).items() if key not in ("encoder_size", "n_items")},
@@ -95,6 +96,20 @@ def seed_of(folder: str | os.PathLike[str]) -> int | None:
     return int(read_description(folder)["seed"]) if is_finished(folder) else None
 
 
+def content(folder: str | os.PathLike[str]) -> str:
+    """The hashes of a finished alignment's weights, one after another."""
+    return "".join(sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors")))
+
+
+def check_texts(folder: str | os.PathLike[str], known: str | None) -> None:
+    """Raise CheckpointError for text vectors that another alignment made (`known`: `content` of the one that did)."""
+    if known is not None and known != content(folder):
+        raise CheckpointError(
+            f"the text vectors were not made by the alignment {folder}, but by an earlier or another one; run --stage "
+            "encode again, into another text_store or after removing the old one"
+        )
+
+
 def check_start(folder: str | os.PathLike[str], data: JointData, config: AlignmentConfig, sr: SRConfig) -> None:
     """Raise CheckpointError for an alignment that fine-tuning must not start from, nor from its text vectors: one of
     other data or another split has read what this run validates and tests on.
@@ -104,7 +119,7 @@ def check_start(folder: str | os.PathLike[str], data: JointData, config: Alignme
     wanted = identity(data, config, sr, seed=0)
     settings = {key: value for key, value in wanted["settings"].items() if key != "llm"}
     sizes = {key: value for key, value in wanted["sr"].items() if key not in _TRAINING}
-    expected = {"data": wanted["data"], "split": wanted["split"], "settings": settings, "sr": sizes}
+    expected = {**{key: wanted[key] for key in ("data", "split", "histories")}, "settings": settings, "sr": sizes}
     differing = description_differences(read_description(folder), expected)
     if differing:
         raise CheckpointError(

@@ -145,7 +145,7 @@ def read_prepared(folder: Path) -> Prepared:
 def _tables(folder: Path, found: Mapping[str, Any]) -> Tables:
     values: dict[str, Any] = {"tags": None}
     for name in _FILES:
-        for series in pl.read_parquet(folder / name):
+        for series in pl.read_parquet(folder / name, glob=False):
             values[series.name] = _named(series) if series.name in _TEXTS else series.to_numpy(writable=True)
     return Tables(name=found["dataset"], folder=folder, fingerprint=found["dataset_fingerprint"], **values)
 

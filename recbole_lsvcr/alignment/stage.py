@@ -5,6 +5,7 @@ Runs on a machine without RecBole: everything it needs is a data set folder and 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import warnings
@@ -19,12 +20,12 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
-from dataset_tools.files import sha256_file, write_json
+from dataset_tools.files import write_json
 from recbole_lsvcr.alignment.checkpoint import load_alignment, read_description
 from recbole_lsvcr.alignment.collate import AlignmentBatch, AlignmentCollator
 from recbole_lsvcr.alignment.config import AlignmentConfig
 from recbole_lsvcr.alignment.corpus_lm import CorpusLMConfig, train_corpus_lm
-from recbole_lsvcr.alignment.identity import ALIGNED, identity, is_finished, refuse_other
+from recbole_lsvcr.alignment.identity import ALIGNED, content, identity, is_finished, refuse_other
 from recbole_lsvcr.alignment.instances import AlignmentInstances
 from recbole_lsvcr.alignment.load import LoadedLM, add_lora, load_causal_lm
 from recbole_lsvcr.alignment.pair import AlignedPair
@@ -34,7 +35,7 @@ from recbole_lsvcr.alignment.trainer import AlignmentTrainer
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.splits import TRAIN, VALID
 from recbole_lsvcr.encoding.language_model import LanguageModelEncoder
-from recbole_lsvcr.errors import CheckpointError, DataError
+from recbole_lsvcr.errors import CheckpointError, ConfigError, DataError
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.model.layers import TextMLP
 from recbole_lsvcr.model.sr import SRConfig, SRModel
@@ -131,7 +132,10 @@ def align(job: AlignmentJob) -> dict[str, Any]:
     arguments = _arguments(job)
     alone = exclusive(job.folder, "alignment") if arguments.process_index == 0 else nullcontext()
     with alone:
-        return _align(job, arguments)
+        try:
+            return _align(job, arguments)
+        finally:
+            gc.collect()  # accelerate leaves the language model in a cycle, and the next stage loads one too
 
 
 def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def _align(job: AlignmentJob, arguments: TrainingArguments) -> dict[str, Any]:
         held_out=_held_out(job, lm),
         cached_rows=config.cached_rows,
         describe=lambda rows: _describe(training, rows),
-        identity=known,
+        identity={**known, "processes": arguments.world_size},  # they decide batches and draws
         callbacks=[_Log()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -229,12 +233,13 @@ def aligned_encoder(
     mlp = TextMLP(encoder_size=lm.hidden_size, text_size=job.sr.text_size)
     prefix = "sr.text_mlp."
     mlp.load_state_dict({n.removeprefix(prefix): v for n, v in found.pair_state.items() if n.startswith(prefix)})
-    parts = "".join(sha256_file(path) for path in sorted(job.result.glob("*.safetensors")))
+    made = content(job.result)
     return LanguageModelEncoder(
         base_model(found.model),
         lm.tokenizer,
         name=f"aligned {job.config.llm}",
-        fingerprint=hashlib.sha256((lm.fingerprint + parts).encode()).hexdigest(),
+        fingerprint=hashlib.sha256((lm.fingerprint + made).encode()).hexdigest(),
+        alignment=made,
         max_tokens=max_tokens,
         batch_tokens=batch_tokens,
         head=_frozen(mlp, lm) if job.config.text_mlp == "frozen" else None,
@@ -275,8 +280,13 @@ def _frozen(mlp: TextMLP, lm: LoadedLM) -> nn.Module:
 
 def _arguments(job: AlignmentJob) -> TrainingArguments:
     config = job.config
+    if config.precision == "bfloat16" and job.device != "cpu" and not _has_bfloat16(job.device):
+        raise ConfigError(
+            "alignment: precision = 'bfloat16' needs a GPU that has it; give float16 or float32, or run on the "
+            "processor (use_gpu: False; --device cpu)"
+        )
     half = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(job.device))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(job.folder / "training"),
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
@@ -299,6 +309,9 @@ def _arguments(job: AlignmentJob) -> TrainingArguments:
         dataloader_pin_memory=job.device != "cpu" and torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:  # several GPUs are for torchrun: transformers would wrap the pair in DataParallel
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _has_bfloat16(device: str) -> bool:

@@ -186,7 +186,7 @@ class AlignmentTrainer(Trainer):
                 seed=seed,
                 rows_at_once=self.cached_rows,
                 scale=share,
-                precision=self.compute_loss_context_manager,
+                precision=self.accelerator.autocast,  # it wraps `pair.forward` alone, which the cached step goes past
             )
             self._check(losses, step)
             average_gradients(pair)

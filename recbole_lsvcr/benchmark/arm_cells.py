@@ -275,10 +275,10 @@ def _frames(
             f"its {file.name} is no longer there, nor its ranks beside the JSON; delete that and compute it again"
         )
     try:
-        there = pl.read_parquet_schema(file)
+        there = pl.scan_parquet(file, glob=False).collect_schema()
         shown = [name for name in metrics if name in there]
         parts = [name for name in slices if there.get(name) == pl.Boolean]
-        every = pl.read_parquet(file, columns=["protocol", "row", "user", *shown, *parts])
+        every = pl.read_parquet(file, glob=False, columns=["protocol", "row", "user", *shown, *parts])
     except (pl.exceptions.PolarsError, OSError) as error:
         raise EvaluationError(f"its {file.name} cannot be read ({type(error).__name__})") from error
     frames = {}

@@ -82,7 +82,7 @@ def read_arm(cells: Iterable[Cell], work: Path, *, protocol: str) -> pl.DataFram
     for cell in cells:
         file = cell.instances(work)
         if file.is_file():
-            frames.append(pl.read_parquet(file).filter(pl.col("protocol") == protocol))
+            frames.append(pl.read_parquet(file, glob=False).filter(pl.col("protocol") == protocol))
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
 
 
@@ -90,7 +90,9 @@ def protocols_of(cells: Iterable[Cell], work: Path) -> list[str]:
     """The protocols under which every finished cell of an arm was ranked."""
     files = [cell.instances(work) for cell in cells]
     frames = [
-        pl.read_parquet(file, columns=["protocol"]).unique(maintain_order=True) for file in files if file.is_file()
+        pl.read_parquet(file, glob=False, columns=["protocol"]).unique(maintain_order=True)
+        for file in files
+        if file.is_file()
     ]
     return (
         [name for name in frames[0]["protocol"] if all(name in frame["protocol"] for frame in frames)] if frames else []

@@ -34,7 +34,7 @@ def keep_ranks(instances: Path, file: Path) -> None:
     if not instances.is_file():
         return
     kept = None
-    lists = pl.read_parquet(instances, columns=["protocol", "row", "ranks"])
+    lists = pl.read_parquet(instances, glob=False, columns=["protocol", "row", "ranks"])
     for (name,), frame in lists.partition_by("protocol", as_dict=True).items():
         ranks = frame.select("row", pl.col("ranks").alias(str(name)))
         kept = ranks if kept is None else kept.join(ranks, on="row", how="full", coalesce=True)
@@ -67,7 +67,7 @@ class Lists:
             EvaluationError: the ranks are not those of the JSON's figures, or of these data.
         """
         try:
-            result = _with_ranks(self._of(config), pl.read_parquet(ranks))
+            result = _with_ranks(self._of(config), pl.read_parquet(ranks, glob=False))
         except (pl.exceptions.PolarsError, OSError, ValueError) as error:
             raise EvaluationError(f"{ranks.name} cannot be used ({error})") from error
         if not _alike(result.summary()["protocols"], summary["protocols"]):

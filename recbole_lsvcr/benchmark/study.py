@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole_lsvcr.alignment.config import load_alignment_config
-from recbole_lsvcr.alignment.identity import ALIGNED, seed_of
 from recbole_lsvcr.benchmark.arms import CATALOGUE, DEFAULT_SIZE, Arm, Catalogue
 from recbole_lsvcr.benchmark.cell import (
     SHARED_FOLDERS,
-    TEXT_SETTINGS,
     Cell,
     Processes,
     Stopped,
     finished,
     in_own_process,
 )
+from recbole_lsvcr.benchmark.names import resolve
+from recbole_lsvcr.benchmark.places import Places
 from recbole_lsvcr.benchmark.progress import Progress
 from recbole_lsvcr.benchmark.settings import (
     OWN_KEYS,
@@ -105,7 +104,7 @@ class Study:
             raise ConfigError(f"seeds = {list(self.seeds)} has a seed twice; name each once")
         rest = {key: value for key, value in given.items() if key not in OWN_KEYS}
         # Trials are chosen by the validation score of training; only the test period is ranked under every protocol.
-        self.places = {"report_phases": ["test"], **{key: rest.pop(key) for key in PLACES if key in rest}}
+        places = {"report_phases": ["test"], **{key: rest.pop(key) for key in PLACES if key in rest}}
         self.settings = with_what_is_judged(rest)
         self.size = int(rest.get("hidden_size") or DEFAULT_SIZE)
         catalogue = Catalogue(self.settings, given.get("model_settings") or {}, self.tasks)
@@ -122,9 +121,7 @@ class Study:
         models = list(dict.fromkeys(arm.model for arm in self.arms))
         others = self._others(given.get("benchmark") or ())
         check_settings(self.settings, catalogue.model_settings, self.tuning, models, others)
-        folder = self.places.get("alignment_folder")
-        known = seed_of(Path(folder) / ALIGNED) if folder else None
-        self._alignment_seed = self.seeds[0] if known is None else known
+        self._places = Places(places, self.settings, ours[0], self.folder / WORK, self.seeds[0])
         self._sources = {arm: arm.source for arm in self.arms}
         self.data: str | None = None
         self.data = self._check()
@@ -137,14 +134,22 @@ class Study:
     # ------------------------------------------------------------------ before any work
 
     def _others(self, configured: Sequence[Any]) -> dict[str, bool]:
-        """Models that take no part because of the command line or the task, and whether their settings are known: one
-        configuration serves both tasks and every selection."""
+        """Models that take no part because of the command line or the task, of which the configuration may speak all
+        the same, and whether their settings are known: not those of a user's own, which are not imported for that."""
         chosen = self.options.names is not None
-        texts = [str(one.get("model") if isinstance(one, Mapping) else one) for one in configured if chosen]
-        catalogue = [
-            entry.model for task, entries in CATALOGUE.items() for entry in entries if chosen or task not in self.tasks
-        ]
-        return {**dict.fromkeys((text.rpartition(":")[2] for text in texts), False), **dict.fromkeys(catalogue, True)}
+        found = {
+            entry.model: True
+            for task, entries in CATALOGUE.items()
+            for entry in entries
+            if chosen or task not in self.tasks
+        }
+        for one in configured if chosen else ():
+            name = str(one.get("model") if isinstance(one, Mapping) else one)
+            if ":" in name:
+                found.setdefault(name.rpartition(":")[2], False)
+            elif name.lower() not in (entry.name.lower() for entries in CATALOGUE.values() for entry in entries):
+                found[resolve(name)] = True
+        return found
 
     def _check(self) -> str:
         """Load every arm's configuration and the data of every task; returns the fingerprint of the data."""
@@ -163,7 +168,8 @@ class Study:
             if arm.role == "ours":
                 run = Run(self.configuration(arm), joint)
                 run.dataset.build()
-                run.check_alignment()
+                if run.config["alignment_folder"]:
+                    run.check_alignment()
                 joint = run.dataset.joint
         assert joint is not None  # ours is always among the arms
         return joint.tables.fingerprint
@@ -175,22 +181,14 @@ class Study:
 
     def cell(self, arm: Arm, parameters: Mapping[str, Any], seed: int) -> Cell:
         """The cell of an arm with tuned parameters and a seed."""
-        places = {**self.places, **{name: str(self.folder / WORK / name) for name in SHARED_FOLDERS}}
-        aligned = arm.aligns and arm.parameters.get("alignment")
-        # Folders that the configuration names hold what the configuration says, and arms that differ have their own.
-        if not aligned or not _same_alignment(aligned, self.settings.get("alignment")):
-            places.pop("alignment_folder", None)
-        elif places.get("alignment_folder") and arm.parameters.get("alignment_seed") is None:
-            places["alignment_seed"] = self._alignment_seed  # one alignment serves every seed
-        if aligned or any(arm.parameters.get(name) != self.settings.get(name) for name in TEXT_SETTINGS):
-            places.pop("text_store", None)
-        source = self._sources[arm]
+        chosen = {name: value for name, value in parameters.items() if name not in arm.fixed}
+        settings, source = {**arm.parameters, **chosen}, self._sources[arm]
         return Cell(
             arm.model,
             arm.setting,
             seed,
-            {**arm.parameters, **{name: value for name, value in parameters.items() if name not in arm.fixed}},
-            places=places,
+            settings,
+            places=self._places.of(arm, settings),
             data=self.data if source is None else f"{self.data}, files {source}",
             arm=arm.name,
         )
@@ -318,10 +316,6 @@ class Study:
 
 class _TimeUp(Exception):
     """No further cell is to be started."""
-
-
-def _same_alignment(one: Any, other: Any) -> bool:
-    return bool(other) and load_alignment_config(one) == load_alignment_config(other)
 
 
 def _forget_weights(folder: Path) -> None:

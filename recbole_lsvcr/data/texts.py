@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from recbole_lsvcr.encoding import TextStore, build_store, load_encoder
 from recbole_lsvcr.encoding.encoders import TextEncoder
 from recbole_lsvcr.errors import StoreError
 
+# Of a store's manifest: which vectors these are.
+_MAKERS = ("encoder_fingerprint", "pooling", "max_tokens", "transform", "dim", "alignment")
+
 
 class TextVectors:
     """The stored vectors by item and comment id; row 0 and every empty text are the zero vector.
@@ -26,9 +29,16 @@ class TextVectors:
     """
 
     def __init__(
-        self, titles: torch.Tensor, comment_rows: np.ndarray, vectors: np.ndarray, *, aligned: bool = False
+        self,
+        titles: torch.Tensor,
+        comment_rows: np.ndarray,
+        vectors: np.ndarray,
+        *,
+        aligned: bool = False,
+        made_by: Mapping[str, Any] | None = None,
     ) -> None:
         self.aligned = aligned  # vectors that already passed text_mlp (Eq. 2), E long
+        self.made_by = dict(made_by or {})  # what weights that were trained on these vectors do not fit others of
         self.titles = titles  # [n_items, H]
         self.comment_rows = comment_rows  # [n_comments], row of the memory map, -1 = not stored
         self.vectors = vectors  # [rows, H]
@@ -69,8 +79,8 @@ def store_folder(config: Any) -> Path:
     return Path(config["checkpoint_dir"]) / "text_store" / f"{config['dataset']}-{name}-{config['text_transform']}"
 
 
-def encoder_of(config: Any, name: str, *, max_tokens: int) -> TextEncoder:
-    """The text encoder `name` with the configuration's settings.
+def encoder_of(config: Any, name: str, *, max_tokens: int, precision: str = "auto") -> TextEncoder:
+    """The text encoder `name` with the configuration's settings; `precision`: as of `load_encoder`.
 
     Raises:
         StoreError: it cannot be loaded.
@@ -81,6 +91,7 @@ def encoder_of(config: Any, name: str, *, max_tokens: int) -> TextEncoder:
         max_tokens=max_tokens,
         batch_tokens=config["text_batch_tokens"],
         device=str(config["device"]),
+        precision=precision,
         trust_remote_code=bool(config["trust_remote_code"]),
     )
 
@@ -135,7 +146,13 @@ def load_vectors(config: Any, joint: JointData) -> TextVectors:
         )
     comment_rows = _rows(store, "comment", tables.comments)
     titles = torch.from_numpy(np.asarray(vectors[title_rows], dtype=np.float32))
-    return TextVectors(titles, comment_rows, vectors, aligned=bool(store.manifest.get("aligned", False)))
+    return TextVectors(
+        titles,
+        comment_rows,
+        vectors,
+        aligned=bool(store.manifest.get("aligned", False)),
+        made_by={name: store.manifest[name] for name in _MAKERS if name in store.manifest},
+    )
 
 
 def _rows(store: TextStore, kind: str, tokens: pl.Series) -> np.ndarray:

@@ -35,6 +35,7 @@ from recbole_lsvcr.errors import ConfigError, StoreError
 from recbole_lsvcr.folders import exclusive
 
 logger = logging.getLogger()
+_NOT_DECISIVE = ("encoder", "precision", "alignment")  # the fingerprint tells more, and a model may move
 
 CHUNK_COST = 256 * 1024  # about 60,000 tokens: seconds of work, which a kill can cost
 
@@ -75,7 +76,7 @@ def build_store(
         raise ConfigError(f"the dtype of the text store is {dtype!r}; accepted: {', '.join(DTYPES)}")
     if transform not in TRANSFORMS:
         raise ConfigError(f"the text transform is {transform!r}; accepted: {', '.join(TRANSFORMS)}")
-    identity = {key: value for key, value in encoder.describe().items() if key not in ("encoder", "precision")}
+    identity = {key: value for key, value in encoder.describe().items() if key not in _NOT_DECISIVE}
     identity |= {
         "dim": encoder.dim,
         "dtype": dtype,

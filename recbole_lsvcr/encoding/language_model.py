@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from recbole_lsvcr.encoding.batches import token_batches
 from recbole_lsvcr.errors import ConfigError, StoreError
@@ -61,6 +63,7 @@ class LanguageModelEncoder:
         max_tokens: int = 512,
         batch_tokens: int | None = None,
         head: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        alignment: str | None = None,
     ) -> None:
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling is {pooling!r}; accepted: {', '.join(POOLINGS)}")
@@ -70,7 +73,7 @@ class LanguageModelEncoder:
         if batch_tokens is not None and batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}; give an integer of at least 1, or nothing")
         self.model, self.tokenizer, self.name, self.fingerprint = model, tokenizer, name, fingerprint
-        self.pooling, self.head = pooling, head
+        self.pooling, self.head, self.alignment = pooling, head, alignment
         first = next(model.parameters())
         self.device, self.precision = first.device, str(first.dtype).removeprefix("torch.")
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cuda"])
@@ -90,6 +93,7 @@ class LanguageModelEncoder:
             "precision": self.precision,
             "language_model": True,
             "aligned": self.head is not None,
+            **({} if self.alignment is None else {"alignment": self.alignment}),
         }
 
     def encode(self, texts: list[str]) -> np.ndarray:
@@ -130,14 +134,18 @@ class LanguageModelEncoder:
         )
         return encoded["input_ids"]
 
-    def states(self, ids: Sequence[Sequence[int]], *, batches: list[np.ndarray] | None = None) -> torch.Tensor:
+    def states(
+        self, ids: Sequence[Sequence[int]], *, batches: list[np.ndarray] | None = None, recompute: bool = False
+    ) -> torch.Tensor:
         """Pooled states of tokenised texts, float32 [n, H], in their order; with gradients unless switched off.
 
-        `batches`: indices of each batch; None: batches of like length within `batch_tokens`.
+        `batches`: indices of each batch; None: batches of like length within `batch_tokens`. `recompute`: keep nothing
+        of a batch for its gradients but what it is made of, so that memory does not grow with the number of texts.
         """
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         batches = token_batches(lengths, self.batch_tokens) if batches is None else batches
-        pooled = [self._batch([ids[i] for i in batch], lengths[batch]) for batch in batches]
+        run = partial(checkpoint, self._batch, use_reentrant=False) if recompute else self._batch
+        pooled = [run([ids[i] for i in batch], lengths[batch]) for batch in batches]
         order = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(self.device)
         return torch.cat(pooled)[order]
 

@@ -104,7 +104,7 @@ class TextStore:
         held = [number for number, part in enumerate(parts) if prefix == "texts" or prefix in part["kinds"]]
         files = [part_file(self.folder, prefix, number) for number in held]
         try:
-            return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(file) for file in files)])
+            return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(file, glob=False) for file in files)])
         except (pl.exceptions.PolarsError, OSError) as error:
             raise StaleStoreError(
                 f"the text store {self.folder} is damaged ({error}); encode over it (overwrite)"

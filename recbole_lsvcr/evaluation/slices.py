@@ -9,6 +9,7 @@ import numpy as np
 from recbole_lsvcr.data.instances import Kind
 from recbole_lsvcr.data.joint import JointData
 from recbole_lsvcr.data.segments import offsets_of, search_segments
+from recbole_lsvcr.data.splits import TRAIN
 
 ALL = "all"
 # Always in the table, with 0 instances if need be; buckets without instances are not.
@@ -23,10 +24,10 @@ def instance_slices(
 ) -> Mapping[str, np.ndarray]:
     """Which instances each slice holds.
 
-    A video is unseen when no training interaction has it (for comments: the watched video), a user when no training
-    interaction is theirs. `history_5-9`: so many videos before the instance, not cut to what a model reads.
-    `popularity_10-99`: so many training interactions with the video. `candidates_10-49` (comments): so many comments in
-    the whole list.
+    A video is unseen when no training interaction has it (for comments: the watched video, and no training record
+    either), a user when no training interaction (for comments: nor record) is theirs. `history_5-9`: so many videos
+    before the instance, not cut to what a model reads. `popularity_10-99`: so many training interactions with the
+    video. `candidates_10-49` (comments): so many comments in the whole list.
 
     Args:
         rows: int64[I], instance rows. records: int64[I], comment records in the history of each. lengths: int64[I],
@@ -37,11 +38,17 @@ def instance_slices(
     """
     instances = data.videos if kind == "video" else data.comments
     popularity = data.train_item_count[instances.item[rows]]
+    items, users = data.train_item_count > 0, data.train_user_count > 0
+    if kind == "comment":
+        trained = data.rows("comment", TRAIN)
+        items[data.comments.item[trained]] = True
+        users[data.comments.user[trained]] = True
+    seen = items[instances.item[rows]]
     flags = {
         ALL: np.ones(len(rows), bool),
-        "seen_items": popularity > 0,
-        "unseen_items": popularity == 0,
-        "unseen_users": data.train_user_count[instances.user[rows]] == 0,
+        "seen_items": seen,
+        "unseen_items": ~seen,
+        "unseen_users": ~users[instances.user[rows]],
         "no_records": records == 0,
     }
     history = history_lengths(data, instances.user[rows], instances.time[rows])

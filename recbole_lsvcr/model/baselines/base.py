@@ -55,7 +55,8 @@ class CommentBaseline(CommentRecommender):
         self.dropout = nn.Dropout(config["hidden_dropout_prob"])
         self.text: FrozenText | TrainableText
         if config["trainable_text"]:
-            encoder = encoder_of(config, config["trainable_text"], max_tokens=config["trainable_text_tokens"])
+            tokens = int(config["trainable_text_tokens"])  # weights that learn are float32: bfloat16 rounds steps away
+            encoder = encoder_of(config, config["trainable_text"], max_tokens=tokens, precision="float32")
             self.text = TrainableText(encoder, dataset.joint, hidden_size=self.hidden_size)
         else:
             self.text = FrozenText(dataset.texts, text_size=config["text_size"], hidden_size=self.hidden_size)

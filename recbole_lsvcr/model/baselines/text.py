@@ -92,5 +92,5 @@ class TrainableText(nn.Module):
         if not written:
             return result + 0.0 * self.projection.bias
         tokens = self.encoder.tokenize([texts[place] for place in written])
-        encoded = self.projection(self.encoder.states(tokens))
+        encoded = self.projection(self.encoder.states(tokens, recompute=torch.is_grad_enabled()))
         return result.index_copy(0, torch.tensor(written, device=device), encoded)
