@@ -15,15 +15,18 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from conftest import TINY
+from conftest import TINY, TINY_ALIGNMENT
 from killed_runs import Started, kill_when, run_whole
 
 import run_lsvcr
+from recbole_lsvcr import pipeline
 from recbole_lsvcr.benchmark import study as study_module
 from recbole_lsvcr.benchmark.cell import Processes, Stopped
 from recbole_lsvcr.benchmark.run import Options, run_benchmark
 from recbole_lsvcr.benchmark.study import Study
+from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data.protocols import parse_protocols
+from recbole_lsvcr.errors import CheckpointError
 from recbole_lsvcr.trainer import selection_protocol
 
 BROKEN = {"name": "Broken", "model": "DMT", "attribute_size": 64}  # only the model itself sees it
@@ -229,10 +232,11 @@ def test_one_configuration_serves_every_selection_of_its_models(
 ) -> None:
     caplog.set_level("INFO")
     changes = {
-        "benchmark": ["sasrec", "my_models:Mine"],
+        "benchmark": ["sasrec", "my_models:Mine", "hgn"],
         "model_settings": {
             "CommentATT": {"trainable_text": "minilm"},
             "Mine": {"size": 3},
+            "HGN": {"pooling_type": "max"},
             "UniSRec": {"n_experts": 2},
         },
         "tune": {"space": {"learning_rate": [0.1, 0.01], "MBHT": {"low_rank": [4]}}},
@@ -241,8 +245,8 @@ def test_one_configuration_serves_every_selection_of_its_models(
     given = settings(tiny_data, tmp_path / "out", **changes)
     study = Study(given, Options(names=("lsvcr",), cold=True))
     assert [arm.parameters.get("n_experts") for arm in study.presets] == [2, None, None]
-    told = "pretrain_epochs, model_settings of CommentATT, model_settings of Mine, tune of MBHT"
-    assert caplog.messages.count(f"no model of this benchmark reads {told}") == 1
+    told = "pretrain_epochs, " + ", ".join(f"model_settings of {name}" for name in ("CommentATT", "Mine", "HGN"))
+    assert caplog.messages.count(f"no model of this benchmark reads {told}, tune of MBHT") == 1
     of_comments = {**given, "benchmark": ["mbht", "unisrec"], "model_settings": {"FM": {"embedding_size": 9}}}
     del of_comments["pretrain_epochs"]
     assert len(Study(of_comments, Options()).arms) == 4  # FM is of the task that is not run
@@ -277,18 +281,59 @@ def test_tuning_leaves_alone_what_makes_an_arm_the_arm_it_is(tiny_data: Path, tm
 
 
 def test_folders_of_the_configuration_are_for_arms_that_are_as_it_says(tiny_data: Path, tmp_path: Path) -> None:
-    changes = {"alignment": "cpu-small", "alignment_folder": "mine", "text_store": "texts"}
-    other = {"name": "other", "model": "UniSRec", "text_max_tokens": 9}
-    given = settings(tiny_data, tmp_path / "out", benchmark=["unisrec", other], **changes)
-    study = Study(given, Options(ablation=True, steps=(0, 7)))
-    places = {(arm.group, arm.name): study.cell(arm, {}, 1).places for arm in study.arms}
-    assert {key for key, found in places.items() if found.get("alignment_folder")} == {
-        ("main", "LSVCR"),
-        ("ablation", "LSVCR"),
-        ("ablation", "w/o REG"),
+    changes = {
+        "alignment": "cpu-small",
+        "alignment_folder": "mine",
+        "text_store": "texts",
+        "tune": {"space": {"learning_rate": [0.1, 0.01], "LSVCR": {"n_layers": [1, 2]}}},
     }
-    with_store = {key for key, found in places.items() if found.get("text_store")}
-    assert {name for _, name in with_store} == {"UniSRec", "UniSRec-transductive", "w/o alignment", "0 steps"}
+    other, deep = (
+        {"name": "other", "model": "UniSRec", "text_max_tokens": 9},
+        {"name": "deep", "model": "LSVCR", "n_layers": 3},
+    )
+    given = settings(tiny_data, tmp_path / "out", benchmark=["unisrec", other, deep], n_layers=1, **changes)
+    study = Study(given, Options(ablation=True, steps=(0, 7)))
+    places = {(arm.group, arm.name): study.cell(arm, {"n_layers": 1}, 2).places for arm in study.arms}
+    in_folder = {key for key, found in places.items() if found.get("alignment_folder")}
+    assert in_folder == {("main", "LSVCR"), ("ablation", "LSVCR"), ("ablation", "w/o REG")}
+    # one alignment for all seeds, of those too that are aligned otherwise
+    with_seed = {name for (_, name), found in places.items() if found.get("alignment_seed") == 1}
+    assert with_seed == {"LSVCR", "deep", "w/o REG", "w/o SSC", "w/o VCC", "7 steps"} | {
+        "w/o comment diversification",
+        "w/o random positions",
+    }
+    with_store = {name for (_, name), found in places.items() if found.get("text_store")}
+    assert with_store == {"UniSRec", "UniSRec-transductive", "w/o alignment", "0 steps"}
+    assert "alignment_folder" not in study.cell(study.main[-1], {"n_layers": 2}, 1).places  # of a trial that changes it
+
+
+def test_folders_are_also_for_an_alignment_of_model_settings(tiny_data: Path, tmp_path: Path) -> None:
+    changes = {"model_settings": {"LSVCR": {"alignment": "cpu-small"}}, "alignment_folder": "mine"}
+    study = Study(settings(tiny_data, tmp_path / "out", **changes), Options(names=("lsvcr",)))
+    assert study.cell(study.main[0], {}, 1).places["alignment_folder"] == "mine"
+
+
+def test_a_text_store_of_an_alignment_is_for_those_that_start_from_it(tiny_data: Path, tmp_path: Path) -> None:
+    run = {**TINY, "model": "LSVCR", "data_path": str(tiny_data), "alignment": {**TINY_ALIGNMENT, "steps": 1}}
+    single = load_config(None, {**run, "output": str(tmp_path / "out")})
+    pipeline.align(single)
+    pipeline.encode(single)
+    folders = {
+        "alignment_folder": str(tmp_path / "out" / "alignment"),
+        "text_store": str(tmp_path / "out" / "text_store"),
+    }
+    kept = {key: value for key, value in run.items() if key not in ("model", "seed", "epochs", "learning_rate")}
+    given = settings(tiny_data, tmp_path / "out", benchmark=["unisrec"], seeds=[1, 2], **{**kept, **folders})
+    study = Study(given, Options(ablation=True))
+    stores = {arm.name for arm in study.arms if study.cell(arm, {}, 1).places.get("text_store")}
+    assert stores == {"LSVCR", "w/o REG"}
+    assert study.cell(study.main[-1], {}, 2).places["alignment_seed"] == single["seed"]  # that of the alignment
+    other = {**given, "text_max_tokens": 9, "n_layers": 1 + int(single["n_layers"])}
+    with pytest.raises(CheckpointError, match="n_layers is"):
+        Study(other, Options())
+    # without the folder it is none of this benchmark's
+    del other["alignment_folder"], other["text_store"]
+    Study(other, Options())
 
 
 def test_an_alignment_for_all_seeds_is_of_the_seed_that_is_named_or_of_the_first(

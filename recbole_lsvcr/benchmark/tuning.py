@@ -45,8 +45,8 @@ class Tuning:
     def parse(cls, value: Any, models: Sequence[str]) -> Tuning:
         """From `tune` of the configuration; nothing: the paper's learning rates, each once; off: no tuning.
 
-        No model has more trials than another: the budget is at most what the smallest of their spaces has to try, and
-        that where none is given.
+        No model has more trials than another (arms that fix a tuned parameter have fewer): the budget is at most what
+        the smallest of their spaces has to try, and that where none is given.
 
         Args:
             models: those of the benchmark that learn.

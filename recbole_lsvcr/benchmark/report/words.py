@@ -155,9 +155,15 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("history", str(results.get("history"))),
         ("seeds", ", ".join(str(seed) for seed in results.get("seeds") or [])),
         ("selection", str(results.get("selection"))),
-        ("tuning", f"{tune.get('budget')} trials an arm" if tune else "none"),
+        ("tuning", f"{_at_most(results)}{tune.get('budget')} trials an arm" if tune else "none"),
         *((f"space of {name}", str(space)) for name, space in (tune.get("space") or {}).items()),
     ]
+
+
+def _at_most(results: Mapping[str, Any]) -> str:
+    """Arms that fix what is tuned have fewer trials than others."""
+    arms = [arm for task in results["tasks"].values() for arm in task["arms"] if arm["group"] == MAIN]
+    return "at most " if len({len(arm["trials"]) for arm in arms if arm["trials"]}) > 1 else ""
 
 
 def command(results: Mapping[str, Any]) -> str:
