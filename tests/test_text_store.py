@@ -449,6 +449,8 @@ def test_a_second_process_waits_for_the_store_and_encodes_nothing_again(tmp_path
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, caplog, monkeypatch, number):
+    caplog.set_level(logging.INFO)
+
     def fail(*arguments: Any) -> None:
         raise OSError(number, os.strerror(number))
 
