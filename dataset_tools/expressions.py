@@ -48,7 +48,11 @@ class RowExpression:
         try:
             value = rows.select(self._expression.alias("value")).to_series()
         except _REFUSED as error:
-            raise DataToolError(f"{self._name} cannot be evaluated: {_first_line(error)}") from error
+            texts = [name for name in self.columns if rows.schema.get(name) == pl.String]
+            hint = f"; {', '.join(texts)} holds text: CAST({texts[0]} AS DOUBLE) makes numbers of it" if texts else ""
+            raise DataToolError(f"{self._name} cannot be evaluated: {_first_line(error)}{hint}") from error
+        if isinstance(value.dtype, pl.Decimal):  # of a whole number and a fraction
+            value = value.cast(pl.Float64)
         if len(value) == rows.height:
             return value
         if self.columns:
@@ -74,4 +78,4 @@ class RowExpression:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
+    return str(error).splitlines()[0].rstrip(";")

@@ -20,10 +20,10 @@ The mapping has one section per atomic file: `inter` and `item`, and if there ar
 
 `where` keeps the rows that are positives; the others are counted in the meta file. It and `expr` are SQL expressions as
 Polars knows them, over one row at a time. In text formats a column whose every value is a number is one in expressions
-(the files are read once more to know), and what is empty is NULL; but a column with a whole number of 2^53 or more, or
-with zeros before one (`007`), holds ids and stays text there: CAST(column AS BIGINT) makes numbers of it. In JSON true
-and false are 1 and 0, elsewhere texts. Fields that the contract does not know may be added: a `column` becomes a token,
-an `expr` that is a number becomes a float.
+(the files are read once more to know), and what is empty is NULL. Ids stay text: a column with zeros before a whole
+number (`007`), with one of 2^63 or more, or with one of 2^53 or more among numbers that are not whole; CAST(column AS
+DOUBLE) makes numbers of it. In JSON true and false are 1 and 0, elsewhere texts. Fields that the contract does not know
+may be added: a `column` becomes a token, an `expr` that is a number becomes a float.
 """
 
 from __future__ import annotations
@@ -217,17 +217,17 @@ class _Source:
         # What a column is must not depend on the block: it is looked up in all of them first.
         other = [str(spec["column"]) for name, spec in specs.items() if "column" in spec and self._is_ours(name)]
         is_json = any(_format(path) == "jsonl" for path in files)
-        self.texts, self.lists = self._look(files, list(dict.fromkeys(raw)), other if is_json else [])
+        self.texts, self.integers, self.lists = self._look(files, list(dict.fromkeys(raw)), other if is_json else [])
 
     def _is_ours(self, name: str) -> bool:
         return name not in ATOMIC_FILES[self.suffix].fields
 
     def _look(
         self, files: Sequence[Path], computed: list[str], other: list[str]
-    ) -> tuple[frozenset[str], frozenset[str]]:
-        """The columns of `computed` that hold a text that is no number, or would be another text as one, and those of
-        `other` that hold a list."""
-        texts: set[str] = set()
+    ) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """The columns of `computed` that hold a text that is no number, or would be another text as one; those with
+        whole numbers alone that floats do not hold; and those of `other` that hold a list."""
+        kinds: dict[str, set[str]] = {name: set() for name in computed}
         lists: set[str] = set()
         for path in files:
             wanted = [name for name in dict.fromkeys((*computed, *other))]
@@ -238,9 +238,11 @@ class _Source:
                     column = block.frame[name]
                     if isinstance(column.dtype, pl.List):
                         lists.add(name)
-                    elif name not in texts and _is_text(column):
-                        texts.add(name)
-        return frozenset(texts), frozenset(lists)
+                    elif name in kinds and "text" not in kinds[name]:
+                        kinds[name] |= _kinds(column)
+        texts = {name for name, found in kinds.items() if "text" in found or {"big", "fraction"} <= found}
+        integers = {name for name, found in kinds.items() if "big" in found} - texts
+        return frozenset(texts), frozenset(integers), frozenset(lists)
 
     def rows(self, read: Block) -> dict[str, pl.DataFrame]:
         """The rows of a block that `where` accepts."""
@@ -286,6 +288,8 @@ class _Source:
         """A text column with empty text as null, and as numbers if every value of it is one."""
         if column.dtype != pl.String:
             return column
+        if column.name in self.integers:
+            return column.str.strip_chars().cast(pl.Int64, strict=False)
         return _blank(column) if column.name in self.texts else _number(column)
 
 
@@ -306,15 +310,18 @@ def _number(column: pl.Series) -> pl.Series:
     return pl.select(as_number(pl.lit(column))).to_series()
 
 
-def _is_text(column: pl.Series) -> bool:
-    """Whether a value is no number, or an id: a whole number that floats do not hold, or one with leading zeros."""
+def _kinds(column: pl.Series) -> set[str]:
+    """What is among the values: `text` (no number, or an id: a whole number with leading zeros, or too large for 64
+    bits), `big` (a whole number that floats do not hold), `fraction` (a number that is not written as a whole one)."""
     numbers = _number(column)
     if numbers.null_count() > _blank(column).null_count():
-        return True
-    texts = column.cast(pl.String)
-    whole = texts.str.contains(r"^[+-]?[0-9]+$")
-    ids = whole & ((numbers.abs() >= 2**53) | texts.str.contains(r"^[+-]?0[0-9]"))
-    return bool(ids.any())
+        return {"text"}
+    texts = column.cast(pl.String).str.strip_chars().filter(numbers.is_not_null())
+    whole = texts.filter(texts.str.contains(r"^[+-]?[0-9]+$"))
+    if whole.str.contains(r"^[+-]?0[0-9]").any() or whole.cast(pl.Int64, strict=False).null_count():
+        return {"text"}
+    found = {"fraction"} if len(whole) < len(texts) else set()
+    return found | ({"big"} if (_number(whole).abs() >= 2**53).any() else set())
 
 
 def _format(path: Path) -> str:

@@ -148,7 +148,7 @@ def _argument_value(name: str, text: str) -> Any:
 
 def known_keys(models: Iterable[str]) -> set[str]:
     """Every key RecBole or this package reads when these models run."""
-    return _keys({model: _defaults(model) for model in models})
+    return _keys({model: defaults_of(model) for model in models})
 
 
 def _keys(defaults: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -160,7 +160,7 @@ def _keys(defaults: Mapping[str, Mapping[str, Any]]) -> set[str]:
     return keys.union(*defaults.values())
 
 
-def _defaults(model: str) -> dict[str, Any]:
+def defaults_of(model: str) -> dict[str, Any]:
     """What stands in the property files that RecBole or this package reads when the model runs."""
     recbole = Path(str(importlib.util.find_spec("recbole").submodule_search_locations[0]))  # type: ignore[union-attr, index]
     files = [
@@ -188,7 +188,7 @@ def load_configs(file: str | Path | None = None, overrides: Mapping[str, Any] | 
             f"task = both fine-tunes {' and '.join(MODEL_OF.values())}; leave out model = {given['model']!r}, or name "
             "one task"
         )
-    defaults = {model: _defaults(model) for model in MODEL_OF.values()}
+    defaults = {model: defaults_of(model) for model in MODEL_OF.values()}
     return [_load({**given, "model": model, "task": task}, defaults) for task, model in MODEL_OF.items()]
 
 
@@ -215,7 +215,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     model = given.setdefault("model", "LSVCR")
     check_model(model, task)
     given.setdefault("task", task_of(get_model(model)))
-    return _load(given, {model: _defaults(model)})
+    return _load(given, {model: defaults_of(model)})
 
 
 def _load(given: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> LSVCRConfig:
@@ -297,7 +297,7 @@ def check_values(given: Iterable[tuple[str, Any]], model: str, defaults: Mapping
     Raises:
         ConfigError: there is one; accepted ones are named.
     """
-    defaults = _defaults(model) if defaults is None else defaults
+    defaults = defaults_of(model) if defaults is None else defaults
     for key, value in given:
         ours = BY_NAME.get(key)
         if ours is not None and (ours in PARAMETERS or model in MODELS):

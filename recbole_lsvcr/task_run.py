@@ -127,7 +127,7 @@ class Run:
         """A new model, initialised from the seed (and the alignment, or the pre-trained checkpoint), and its trainer
         (of `trainer_class`)."""
         train, _, _ = self.loaders
-        aligned = self._aligned_weights() if self.aligned and from_alignment else None
+        aligned = self._aligned_weights() if from_alignment else None
         config = stage_config(self.config, pretrained)
         init_seed(config["seed"], config["reproducibility"])
         model = self.model_class(config, train.dataset)
@@ -141,19 +141,21 @@ class Run:
         trainer.saved_model_file = str(self.model_folder / "best.pth")
         trainer.last_file = self.model_folder / "last.pth"
         trainer.candidates_dir = self.candidates_dir
-        trainer.data_identity = {"data": self.dataset.joint.tables.fingerprint, **identity(pretrained)}
-        if self.reads_text:
-            trainer.data_identity["text"] = self.dataset.texts.made_by
+        trainer.data_identity = {**self.dataset.identity, **identity(pretrained)}
         return trainer
 
     def _aligned_weights(self) -> dict[str, torch.Tensor] | None:
-        """What fine-tuning starts from; None: it starts afresh, from the text vectors alone."""
+        """What fine-tuning starts from; None: it starts afresh, from the text vectors at most."""
         from recbole_lsvcr.alignment.checkpoint import load_sr_weights
         from recbole_lsvcr.alignment.identity import ALIGNED, check_start, check_texts
 
+        if not self.aligned:
+            if self.reads_text:
+                check_texts(None, self.dataset.texts.alignment)
+            return None
         given, folder = self._prepared(), self.alignment_folder / ALIGNED
         check_start(folder, given.data, given.config, given.sr)
-        check_texts(folder, self.dataset.texts.made_by.get("alignment"))
+        check_texts(folder, self.dataset.texts.alignment)
         return load_sr_weights(folder) if given.config.sr_start == "aligned" else None
 
     # ------------------------------------------------------------------ stages

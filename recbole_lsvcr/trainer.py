@@ -144,10 +144,7 @@ class LSVCRTrainer(Trainer):
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
-        self.data_identity = {
-            **getattr(self, "data_identity", {}),
-            "data": train_data.dataset.joint.tables.fingerprint,
-        }
+        self.data_identity = {**getattr(self, "data_identity", {}), **train_data.dataset.identity}
         self._continue(verbose)
         for epoch in range(self.start_epoch, self.epochs):
             if self.finished:
@@ -249,6 +246,7 @@ class LSVCRTrainer(Trainer):
         if not isinstance(eval_data, JointEvalLoader | CommentEvalLoader):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
+            self.data_identity = {**getattr(self, "data_identity", {}), **eval_data._dataset.identity}
             self.load_best(model_file or self.saved_model_file)
         result = self.rank(eval_data, [self.valid_protocol(eval_data)], slices=False, show_progress=show_progress)
         return OrderedDict(result.recbole_metrics(self.config))

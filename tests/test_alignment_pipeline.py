@@ -127,13 +127,22 @@ def test_fine_tuning_starts_from_no_alignment_that_was_made_otherwise(tiny_confi
     assert pipeline.Run(another).trainer(from_alignment=True).model.sr.text_mlp is None
 
 
-def test_fine_tuning_meets_no_text_vectors_of_an_earlier_alignment(tiny_config: Make, tmp_path: Path) -> None:
-    config = tiny_config(alignment=SETTINGS)
+def test_fine_tuning_meets_no_text_vectors_of_another_or_no_alignment(tiny_config: Make, tmp_path: Path) -> None:
+    config, without = tiny_config(alignment=SETTINGS), {"text_store": str(tmp_path / "without")}
     pipeline.align(config)
     pipeline.encode(config)
+    with pytest.raises(CheckpointError, match="were made by an alignment, but alignment is off"):
+        pipeline.finetune(tiny_config())
+    pipeline.finetune(tiny_config(model="SASRec", epochs=1))  # reads no text
+    # Vectors of the same length, of the language model as it was.
+    model = str(tmp_path / "run" / "alignment" / "language_model")
+    pipeline.encode(tiny_config(text_encoder=model, **without))
+    for sr_start in ("aligned", "fresh"):
+        with pytest.raises(CheckpointError, match=r"not made by the alignment .* but without any; run --stage encode"):
+            pipeline.finetune(tiny_config(alignment={**SETTINGS, "sr_start": sr_start}, **without))
     shutil.rmtree(tmp_path / "run" / "alignment")
     pipeline.align(tiny_config(alignment=SETTINGS, alignment_seed=9))
-    with pytest.raises(CheckpointError, match="run --stage encode again"):
+    with pytest.raises(CheckpointError, match="by an earlier or another one; run --stage encode again"):
         pipeline.finetune(config)
 
 

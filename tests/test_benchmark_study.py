@@ -26,7 +26,8 @@ from recbole_lsvcr.benchmark.run import Options, run_benchmark
 from recbole_lsvcr.benchmark.study import Study
 from recbole_lsvcr.config import load_config
 from recbole_lsvcr.data.protocols import parse_protocols
-from recbole_lsvcr.errors import CheckpointError
+from recbole_lsvcr.errors import CheckpointError, ConfigError
+from recbole_lsvcr.registry import properties_dir
 from recbole_lsvcr.trainer import selection_protocol
 
 BROKEN = {"name": "Broken", "model": "DMT", "attribute_size": 64}  # only the model itself sees it
@@ -250,6 +251,10 @@ def test_one_configuration_serves_every_selection_of_its_models(
     of_comments = {**given, "benchmark": ["mbht", "unisrec"], "model_settings": {"FM": {"embedding_size": 9}}}
     del of_comments["pretrain_epochs"]
     assert len(Study(of_comments, Options()).arms) == 4  # FM is of the task that is not run
+    short = settings(tiny_data, tmp_path / "out", task="comment", benchmark=["att", "mha"])
+    del short["valid_protocol"]
+    assert len(Study(short, Options()).main) == 3
+    assert len(Study(short, Options(names=("lsvcrcomment",))).main) == 1
 
 
 def test_metrics_on_which_models_are_compared_are_always_there(tiny_data: Path, tmp_path: Path) -> None:
@@ -305,16 +310,54 @@ def test_folders_of_the_configuration_are_for_arms_that_are_as_it_says(tiny_data
     with_store = {name for (_, name), found in places.items() if found.get("text_store")}
     assert with_store == {"UniSRec", "UniSRec-transductive", "w/o alignment", "0 steps"}
     assert "alignment_folder" not in study.cell(study.main[-1], {"n_layers": 2}, 1).places  # of a trial that changes it
+    written_out = {"hidden_dropout_prob": 0.3, "hidden_act": "gelu", "record_gap": 86400, "text_max_tokens": 512}
+    assert study.cell(study.main[-1], written_out, 1).places["alignment_folder"] == "mine"  # the defaults
+
+
+def test_folders_of_the_configuration_are_for_subclasses_but_not_for_other_seeds(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_lsvcr.py").write_text(
+        "from recbole_lsvcr.model.lsvcr import LSVCR\n\n\nclass MyLSVCR(LSVCR):\n    pass\n"
+    )
+    shutil.copy(properties_dir() / "model" / "LSVCR.yaml", tmp_path / "MyLSVCR.yaml")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ["my_lsvcr:MyLSVCR", *({"name": str(n), "model": "LSVCR", "alignment_seed": n} for n in (1, 99))]
+    given = settings(tiny_data, tmp_path, benchmark=names, alignment="cpu-small", alignment_folder="mine")
+    del given["MAX_ITEM_LIST_LENGTH"]  # which a class of the user's own is told
+    study = Study(given, Options())
+    found = {arm.name: study.cell(arm, {}, 2).places for arm in study.arms}
+    assert {name for name in found if "alignment_folder" in found[name]} == {"MyLSVCR", "LSVCR", "1"}
 
 
 def test_folders_are_also_for_an_alignment_of_model_settings(tiny_data: Path, tmp_path: Path) -> None:
     changes = {"model_settings": {"LSVCR": {"alignment": "cpu-small"}}, "alignment_folder": "mine"}
     study = Study(settings(tiny_data, tmp_path / "out", **changes), Options(names=("lsvcr",)))
     assert study.cell(study.main[0], {}, 1).places["alignment_folder"] == "mine"
+    changes = {"model_settings": {"LSVCRComment": {"alignment": "cpu-small"}}, "alignment_folder": "mine"}
+    study = Study(settings(tiny_data, tmp_path / "out", task="both", **changes), Options(names=("popularity",)))
+    in_folder = [arm.name for arm in study.main if "alignment_folder" in study.cell(arm, {}, 1).places]
+    assert in_folder == ["LSVCRComment"]
 
 
-def test_a_text_store_of_an_alignment_is_for_those_that_start_from_it(tiny_data: Path, tmp_path: Path) -> None:
-    run = {**TINY, "model": "LSVCR", "data_path": str(tiny_data), "alignment": {**TINY_ALIGNMENT, "steps": 1}}
+def test_seeds_with_alignments_of_their_own_are_not_taken_for_seeds_that_share_one(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    alone = {"benchmark": ["popularity"], "tune": False, "alignment": {**TINY_ALIGNMENT, "steps": 1}, "epochs": 1}
+    given = settings(tiny_data, tmp_path / "out", seeds=[1, 2], **alone)
+    Study(given, Options()).run()
+    Study(given, Options()).run()
+    shared = Study({**given, "alignment_folder": str(tmp_path / "mine")}, Options())
+    with pytest.raises(ConfigError, match=r"finished cell of LSVCR, seed 2, .* alignment of seed 2, .* of seed 1; go"):
+        shared.run()
+
+
+@pytest.mark.parametrize("text_mlp", ["frozen", "trained"])
+def test_a_text_store_of_an_alignment_is_for_those_that_start_from_it(
+    text_mlp: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    alignment = {**TINY_ALIGNMENT, "steps": 1, "text_mlp": text_mlp}
+    run = {**TINY, "model": "LSVCR", "data_path": str(tiny_data), "alignment": alignment}
     single = load_config(None, {**run, "output": str(tmp_path / "out")})
     pipeline.align(single)
     pipeline.encode(single)

@@ -13,8 +13,10 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import ContextRecommender
 from recbole_models import names
+from torch.utils.checkpoint import checkpoint
 
 from recbole_lsvcr.data.dataset import CANDIDATES, COMMENT_ID
+from recbole_lsvcr.encoding import language_model
 from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.pipeline import Run
 from recbole_lsvcr.scorer import scorer_of
@@ -200,13 +202,22 @@ def test_trainable_text_learns_and_caches(make_run, tiny_lm, monkeypatch):
         torch.testing.assert_close(net.predict(batch), first)
 
 
-def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lm):
+def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lms, monkeypatch):
     """Batch by batch again for the gradients: the same ones, dropout and all, in float32 wherever it runs."""
+    arguments = []
+
+    def recorded(function, *given, **options):
+        arguments.append(given)
+        return checkpoint(function, *given, **options)
+
+    monkeypatch.setattr(language_model, "checkpoint", recorded)
     gradients = []
     for recompute in (True, False):
-        net, batch = model_of(make_run("CommentATT", trainable_text=str(tiny_lm)))
+        net, batch = model_of(make_run("CommentATT", trainable_text=str(tiny_lms["bert"])))
         assert {weight.dtype for weight in net.parameters()} == {torch.float32}
         net.text.encoder.batch_tokens = 32
+        drop = [part for part in net.text.encoder.model.modules() if isinstance(part, torch.nn.Dropout)]
+        assert any(part.p > 0 for part in drop)
         states = net.text.encoder.states
         net.text.encoder.states = partial(partial_states, states, recompute)
         torch.manual_seed(0)
@@ -214,6 +225,9 @@ def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lm):
         gradients.append({name: weight.grad for name, weight in net.named_parameters() if weight.requires_grad})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+    # On a GPU dropout is the GPU's, whose state is kept for tensors only.
+    assert len(arguments) > 1
+    assert all(isinstance(given[0], torch.Tensor) for given in arguments)
 
 
 def partial_states(states, wanted, ids, *, recompute):

@@ -493,3 +493,36 @@ def test_ids_in_expressions_stay_as_they_are(form: str, tmp_path: Path) -> None:
     assert main(["table", str(file.parent), str(tmp_path / "x"), "--mapping", str(tmp_path / "map.yaml")]) == 0
     found = read_atomic(tmp_path / "x" / "x.inter").select("user_id", "item_id").rows()
     assert found == [(u, f"{u}_{v}") for u, v in zip(users, videos, strict=True)]
+
+
+def test_large_whole_numbers_are_numbers_and_told_texts_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, (one, two) = 1700000000, ("9007199254740993", "9007199254740992")  # as floats one and the same
+    rows = [(one, "v", f"{start}000000001", "01", one), (two, "w", f"{start + 60}000000000", "11", "0.5")]
+    write_rows(tmp_path / "raw" / "views.csv", [("u", "v", "ns", "month", "mixed"), *rows])
+    mapping: dict[str, Any] = {
+        "inter": {
+            "file": "views.csv",
+            "where": f"u >= {two} AND mixed <> '{two}'",
+            "columns": {"user_id": {"expr": "u"}, "item_id": "v", "timestamp": {"expr": "ns / 1000000000"}},
+        },
+        "item": {"file": "views.csv", "columns": {"item_id": "v", "title": "v"}},
+    }
+
+    def convert(name: str) -> int:
+        (tmp_path / "map.yaml").write_text(yaml.safe_dump(mapping))
+        return main(["table", str(tmp_path / "raw"), str(tmp_path / name), "--mapping", str(tmp_path / "map.yaml")])
+
+    expected = [(one, "v", float(start)), (two, "w", start + 60.0)]
+    for expression in ("ns / 1000000000", "ns * 0.000000001"):
+        mapping["inter"]["columns"]["timestamp"] = {"expr": expression}
+        assert convert("x") == 0
+        found = read_atomic(tmp_path / "x" / "x.inter").select("user_id", "item_id", "timestamp").rows()
+        assert [(user, item, float(time)) for user, item, time in found] == expected
+    mapping["inter"]["where"] = "month >= 3"
+    assert convert("y") != 0
+    assert "month holds text: CAST(month AS DOUBLE) makes numbers of it" in capsys.readouterr().err
+    mapping["inter"]["where"] = "CAST(month AS DOUBLE) >= 3"
+    assert convert("y") == 0
+    assert read_atomic(tmp_path / "y" / "y.inter").height == 1

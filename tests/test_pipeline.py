@@ -16,13 +16,16 @@ import yaml
 from by_heart import quality_on_training
 from conftest import TINY, Make
 from killed_runs import kill_when, run_whole, stopped_at_every_checkpoint
+from recbole.data import create_dataset, data_preparation
 from recbole.trainer import Trainer
+from recbole.utils import get_model
 
 from dataset_tools.sample import generate
 from recbole_lsvcr import pipeline
 from recbole_lsvcr.errors import CheckpointError, ConfigError, EvaluationError, StoreError
 from recbole_lsvcr.evaluation import Protocol
 from recbole_lsvcr.report import table
+from recbole_lsvcr.trainer import LSVCRTrainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,6 +134,40 @@ def test_weights_meet_no_text_vectors_but_those_they_were_trained_on(tiny_config
     for stage in (pipeline.finetune, pipeline.evaluate):
         with pytest.raises(CheckpointError, match="trained on other text vectors"):
             stage(tiny_config(epochs=1, text_store=str(moved)))
+
+
+def test_a_store_that_grew_is_the_same_one(tiny_config: Make, tmp_path: Path) -> None:
+    pipeline.run(tiny_config(epochs=1))
+    manifest = tmp_path / "run" / "text_store" / "manifest.json"
+    pipeline.encode(tiny_config(model="LSVCRComment"))
+    assert len(json.loads(manifest.read_text())["parts"]) == 2
+    pipeline.evaluate(tiny_config(epochs=1))
+
+
+def test_what_reads_texts_in_training_alone_is_ranked_without(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(model="FM", train_negatives="hard", epochs=1)
+    pipeline.encode(config)
+    pipeline.finetune(config)
+    shutil.rmtree(tmp_path / "run" / "text_store")
+    assert pipeline.evaluate(config)["phases"]
+
+
+def test_weights_of_a_recbole_program_know_their_text_vectors(tiny_config: Make, tmp_path: Path) -> None:
+    def trained(epochs: int, transform: str = "none") -> tuple[LSVCRTrainer, Any]:
+        config = tiny_config(epochs=epochs, text_transform=transform, text_store=str(tmp_path / transform))
+        config["output"], config["checkpoint_dir"] = None, str(tmp_path / "saved")
+        train, valid, test = data_preparation(config, create_dataset(config))
+        trainer = LSVCRTrainer(config, get_model("LSVCR")(config, train.dataset))
+        if epochs:
+            trainer.fit(train, valid)
+        return trainer, test
+
+    trainer, test = trained(1)
+    found = trainer.evaluate(test)
+    assert trained(0)[0].evaluate(test, model_file=trainer.saved_model_file) == found
+    other, test = trained(0, "mask_digits")
+    with pytest.raises(CheckpointError, match="other text vectors"):
+        other.evaluate(test, model_file=trainer.saved_model_file)
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def description_differences(description: Mapping[str, Any], expect: Mapping[str,
         if isinstance(value, dict) and isinstance(there, dict):
             differing += description_differences(there, value)
         elif there != value:
-            differing.append(f"{key} is {there!r} there, {value!r} here")
+            said = f"{there!r} there" if key in description else "not told there (an earlier version made it)"
+            differing.append(f"{key} is {said}, {value!r} here")
     return differing
 
 

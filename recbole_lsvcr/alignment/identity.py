@@ -101,13 +101,25 @@ def content(folder: str | os.PathLike[str]) -> str:
     return "".join(sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors")))
 
 
-def check_texts(folder: str | os.PathLike[str], known: str | None) -> None:
-    """Raise CheckpointError for text vectors that another alignment made (`known`: `content` of the one that did)."""
-    if known is not None and known != content(folder):
+def check_texts(folder: str | os.PathLike[str] | None, known: str | None) -> None:
+    """Raise CheckpointError for text vectors that another alignment made than fine-tuning is to start from.
+
+    Args:
+        folder: of the finished alignment; None: it starts from none. known: `content` of the one that made them; None:
+            none did.
+    """
+    if known == (None if folder is None else content(folder)):
+        return
+    if folder is None:
         raise CheckpointError(
-            f"the text vectors were not made by the alignment {folder}, but by an earlier or another one; run --stage "
-            "encode again, into another text_store or after removing the old one"
+            "the text vectors were made by an alignment, but alignment is off; switch it on, or run --stage encode "
+            "again, into another text_store or after removing the old one"
         )
+    other = "without any" if known is None else "by an earlier or another one"
+    raise CheckpointError(
+        f"the text vectors were not made by the alignment {folder}, but {other}; run --stage encode again, with this "
+        "configuration, into another text_store or after removing the old one"
+    )
 
 
 def check_start(folder: str | os.PathLike[str], data: JointData, config: AlignmentConfig, sr: SRConfig) -> None:

@@ -97,6 +97,10 @@ class Entry:
     setting: str = MAIN
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def is_called(self, name: str) -> bool:
+        """Whether a person means this line by the name: its own, its model's, or that without `Comment`."""
+        return name.lower() in (self.name.lower(), self.model.lower(), self.model.lower().removeprefix("comment"))
+
 
 # What `--benchmark` alone computes, in the order of the tables.
 CATALOGUE: Mapping[str, tuple[Entry, ...]] = {
@@ -187,7 +191,7 @@ class Catalogue:
         if isinstance(wanted, Mapping):
             return self._own_arm(wanted)
         for task in self.tasks:
-            known = [e for e in CATALOGUE[task] if wanted.lower() in (e.name.lower(), e.model.lower(), _short(e))]
+            known = [entry for entry in CATALOGUE[task] if entry.is_called(wanted)]
             if known:
                 exact = [entry for entry in known if wanted == entry.name]
                 return task, exact if exact and wanted != "UniSRec" else known
@@ -323,10 +327,6 @@ def _alignment(arm: Arm, why: str) -> dict[str, Any]:
             f"{why}, but alignment is off: set alignment to a preset (such as cpu-small), a YAML file or a mapping"
         )
     return dict(value) if isinstance(value, Mapping) else {"preset": value}
-
-
-def _short(entry: Entry) -> str:
-    return entry.model.lower().removeprefix("comment")
 
 
 def _in_order(entries: Sequence[Entry], task: str) -> list[Entry]:

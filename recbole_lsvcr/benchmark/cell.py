@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from dataset_tools.files import write_json
 from recbole_lsvcr import pipeline
+from recbole_lsvcr.alignment.identity import ALIGNED, seed_of
 from recbole_lsvcr.benchmark.ranks import keep_ranks
 from recbole_lsvcr.config import LSVCRConfig, load_config
 from recbole_lsvcr.encoding.encoders import content_of
 from recbole_lsvcr.environment import flushed_denormals, forget_peak_memory, machine, peak_memory
+from recbole_lsvcr.errors import ConfigError
 from recbole_lsvcr.folders import exclusive
 from recbole_lsvcr.report import log_to
 
@@ -61,6 +63,12 @@ class Cell:
             {"model": self.model, "seed": self.seed, **known, **self.parameters}, sort_keys=True, default=str
         )
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def alignment_seed(self) -> int:
+        """The seed of the alignment that it starts from, if it starts from one."""
+        named = {**self.parameters, **self.places}.get("alignment_seed")
+        return self.seed if named is None else int(named)
 
     @property
     def name(self) -> str:
@@ -199,10 +207,12 @@ def in_own_process(
 
     Raises:
         Stopped: `processes` are being stopped, or the process was interrupted; nothing is written.
+        ConfigError: the cell is there, but starts from the alignment of another seed.
     """
     file = cell.file(results, trial=trial)
     known = finished(file)
     if known is not None:
+        _refuse_other_alignment(cell, known, results)
         return known
     log = work / cell.name / "output.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +223,17 @@ def in_own_process(
         reason = f"its process ended with status {status}; see output.log in the cell's folder"
         write_json(file, {**_head(cell), "status": "failed", "reason": reason, "cost": {"seconds": None}})
     return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _refuse_other_alignment(cell: Cell, content: Mapping[str, Any], results: Path) -> None:
+    """Cells with an alignment of their own and cells that share one are no seeds of one thing."""
+    made = (content.get("alignment") or {}).get("seed")
+    if made not in (None, cell.alignment_seed):
+        raise ConfigError(
+            f"{results} has a finished cell of {cell.arm}, seed {cell.seed}, that starts from the alignment of seed "
+            f"{made}, where alignment_folder and alignment_seed now mean that of seed {cell.alignment_seed}; go back "
+            "to what they were, or give another --output"
+        )
 
 
 def _in_this_process(cell: Cell, results: Path, work: Path, trial: bool, threads: int | None, log: Path) -> None:
@@ -281,7 +302,8 @@ def _alignment(run: pipeline.Run, held_out: Mapping[str, Any], seconds: float) -
 
     log = json.loads((run.alignment_folder / HEALTH).read_text(encoding="utf-8"))["log"]
     steps = sum(entry.get("train_runtime", 0.0) for entry in log)
-    return {"held_out": dict(held_out), "seconds": round(max(seconds, steps), 1), "log": log}
+    made = {"seed": seed_of(run.alignment_folder / ALIGNED)}
+    return {**made, "held_out": dict(held_out), "seconds": round(max(seconds, steps), 1), "log": log}
 
 
 def _phase(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:

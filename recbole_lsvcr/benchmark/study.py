@@ -121,7 +121,8 @@ class Study:
         models = list(dict.fromkeys(arm.model for arm in self.arms))
         others = self._others(given.get("benchmark") or ())
         check_settings(self.settings, catalogue.model_settings, self.tuning, models, others)
-        self._places = Places(places, self.settings, ours[0], self.folder / WORK, self.seeds[0])
+        by_task = {arm.task: arm for arm in ours}
+        self._places = Places(places, self.settings, by_task, self.folder / WORK, self.seeds[0])
         self._sources = {arm: arm.source for arm in self.arms}
         self.data: str | None = None
         self.data = self._check()
@@ -147,7 +148,7 @@ class Study:
             name = str(one.get("model") if isinstance(one, Mapping) else one)
             if ":" in name:
                 found.setdefault(name.rpartition(":")[2], False)
-            elif name.lower() not in (entry.name.lower() for entries in CATALOGUE.values() for entry in entries):
+            elif not any(entry.is_called(name) for entries in CATALOGUE.values() for entry in entries):
                 found[resolve(name)] = True
         return found
 

@@ -159,10 +159,10 @@ class JointDataset(SequentialDataset):
         self.reads_times = bool(getattr(model_class, "reads_times", False))
         self.reads_negative_history = self.config["model"] in READ_NEGATIVE_HISTORY
         self.label_field = self.config["LABEL_FIELD"]
-        self._shared_texts: list[
-            TextVectors
-        ] = []  # a list, so that the phases (shallow copies) share what one of them loads
+        self._shared_texts: list[TextVectors] = []  # a list: the phases (shallow copies) share what one of them loads
         self.joint = self._joint_data(folder)
+        # What weights that were trained on it belong to: its files, and its text vectors once they are read.
+        self.identity: dict[str, Any] = {"data": self.joint.tables.fingerprint}
         if self.kind == "comment":
             check_comments(self.joint)
         self.phase: int | None = None
@@ -388,6 +388,7 @@ class JointDataset(SequentialDataset):
         if not self.config["output"]:
             ensure_store(self.config, self.joint, kinds=(self.kind,))
         self._shared_texts.append(load_vectors(self.config, self.joint))
+        self.identity["text"] = self._shared_texts[0].made_by
         return self._shared_texts[0]
 
     def title_vectors(self) -> np.ndarray:

@@ -16,8 +16,8 @@ from recbole_lsvcr.encoding import TextStore, build_store, load_encoder
 from recbole_lsvcr.encoding.encoders import TextEncoder
 from recbole_lsvcr.errors import StoreError
 
-# Of a store's manifest: which vectors these are.
-_MAKERS = ("encoder_fingerprint", "pooling", "max_tokens", "transform", "dim", "alignment")
+# Of a store's manifest: which vectors these are; an alignment is part of the fingerprint.
+_MAKERS = ("encoder_fingerprint", "pooling", "max_tokens", "transform", "dim")
 
 
 class TextVectors:
@@ -36,9 +36,11 @@ class TextVectors:
         *,
         aligned: bool = False,
         made_by: Mapping[str, Any] | None = None,
+        alignment: str | None = None,
     ) -> None:
         self.aligned = aligned  # vectors that already passed text_mlp (Eq. 2), E long
         self.made_by = dict(made_by or {})  # what weights that were trained on these vectors do not fit others of
+        self.alignment = alignment  # content of the alignment whose language model made them
         self.titles = titles  # [n_items, H]
         self.comment_rows = comment_rows  # [n_comments], row of the memory map, -1 = not stored
         self.vectors = vectors  # [rows, H]
@@ -152,6 +154,7 @@ def load_vectors(config: Any, joint: JointData) -> TextVectors:
         vectors,
         aligned=bool(store.manifest.get("aligned", False)),
         made_by={name: store.manifest[name] for name in _MAKERS if name in store.manifest},
+        alignment=store.manifest.get("alignment"),
     )
 
 

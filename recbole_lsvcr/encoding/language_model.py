@@ -144,8 +144,9 @@ class LanguageModelEncoder:
         """
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         batches = token_batches(lengths, self.batch_tokens) if batches is None else batches
-        run = partial(checkpoint, self._batch, use_reentrant=False) if recompute else self._batch
-        pooled = [run([ids[i] for i in batch], lengths[batch]) for batch in batches]
+        # `checkpoint` draws dropout again as before on the devices of its tensor arguments.
+        run = partial(checkpoint, self._pooled, use_reentrant=False) if recompute else self._pooled
+        pooled = [run(*self._padded([ids[i] for i in batch], lengths[batch])) for batch in batches]
         order = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(self.device)
         return torch.cat(pooled)[order]
 
@@ -161,10 +162,10 @@ class LanguageModelEncoder:
                 misses += ids.count(unknown)
         return misses / tokens if tokens else 0.0
 
-    def _batch(self, ids: list[Sequence[int]], lengths: np.ndarray) -> torch.Tensor:
-        """Pooled states of one batch, float32 [b, H]."""
+    def _padded(self, ids: list[Sequence[int]], lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """One batch on the model's device: tokens, int64 [b, n]; which of them are real, bool [b, n]; if all are."""
         longest = max(1, int(lengths.max()))
-        real = np.arange(longest) < lengths[:, None]  # [b, n]
+        real = np.arange(longest) < lengths[:, None]
         padded = np.full(real.shape, self.pad_id, np.int64)
         padded[real] = np.concatenate([np.asarray(row, np.int64) for row in ids])
         if padded.max() >= self.vocabulary:
@@ -175,12 +176,14 @@ class LanguageModelEncoder:
         self.count.texts += len(ids)
         self.count.tokens += int(lengths.sum())
         self.count.padded += padded.size
-        mask = torch.from_numpy(real).to(self.device)
+        tokens, mask = (torch.from_numpy(array).to(self.device) for array in (padded, real))
+        return tokens, mask, bool(real.all())
+
+    def _pooled(self, tokens: torch.Tensor, mask: torch.Tensor, is_full: bool) -> torch.Tensor:
+        """Pooled states of one batch, float32 [b, H]."""
         # Without padding no mask is needed, and attention may take its fastest path.
-        attention = None if real.all() else mask.long()
-        hidden = self.model(
-            input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
-        ).last_hidden_state  # [b, n, H]
+        attention = None if is_full else mask.long()
+        hidden = self.model(input_ids=tokens, attention_mask=attention).last_hidden_state  # [b, n, H]
         return pool(hidden, mask, self.pooling)
 
     def _probe(self) -> int:
