@@ -60,10 +60,12 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 def refuse_other_texts(file: str | os.PathLike[str] | None, state: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise CheckpointError for weights that were trained on other text vectors than this run's (`text` of each)."""
     there, here = state.get("text"), known.get("text")
-    if there is None or here is None or there == here:
+    if there is None or here is None:
         return
-    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    told = "; ".join(f"{name} is {str(there.get(name))[:12]} there, {str(here.get(name))[:12]} here" for name in names)
+    names = [name for name in there if name in here and there[name] != here[name]]
+    if not names:
+        return
+    told = "; ".join(f"{name} is {str(there[name])[:12]} there, {str(here[name])[:12]} here" for name in names)
     raise CheckpointError(
         f"{file} was trained on other text vectors ({told}); go back to those (text_store, encoder, alignment), or "
         "train into another --output"
