@@ -312,6 +312,10 @@ def test_folders_of_the_configuration_are_for_arms_that_are_as_it_says(tiny_data
     assert "alignment_folder" not in study.cell(study.main[-1], {"n_layers": 2}, 1).places  # of a trial that changes it
     written_out = {"hidden_dropout_prob": 0.3, "hidden_act": "gelu", "record_gap": 86400, "text_max_tokens": 512}
     assert study.cell(study.main[-1], written_out, 1).places["alignment_folder"] == "mine"  # the defaults
+    assert (
+        study.cell(study.main[-1], {"popular_top": 9}, 1).places["alignment_folder"] == "mine"
+    )  # of fine-tuning alone
+    assert "alignment_folder" not in study.cell(study.main[-1], {"record_gap": 9}, 1).places
 
 
 def test_folders_of_the_configuration_are_for_subclasses_but_not_for_other_seeds(

@@ -15,9 +15,8 @@ from recbole_lsvcr.config import defaults_of
 from recbole_lsvcr.encoding.store import MANIFEST, TextStore
 from recbole_lsvcr.model.sr import SRConfig
 
-# What decides an alignment beside its own settings, its seed, the data and the split.
-_OF_THE_MODEL = (*(one.name for one in fields(SRConfig)), "MAX_ITEM_LIST_LENGTH", "MAX_RECORD_LIST_LENGTH")
-_OF_THE_DATA = ("record_gap", "popular_top")
+# What decides an alignment (`alignment.identity`) beside its own settings, its seed, the data and the split.
+_DECISIVE = (*(one.name for one in fields(SRConfig)), "MAX_ITEM_LIST_LENGTH", "MAX_RECORD_LIST_LENGTH", "record_gap")
 
 
 class Places:
@@ -66,8 +65,7 @@ class Places:
 
     def _of_an_alignment(self, whole: Mapping[str, Any]) -> list[Any]:
         seed = self.alignment_seed if whole["alignment_seed"] is None else whole["alignment_seed"]
-        settings = [whole.get(name) for name in (*_OF_THE_MODEL, *_OF_THE_DATA)]
-        return [seed, load_alignment_config(whole["alignment"]), *settings]
+        return [seed, load_alignment_config(whole["alignment"]), *(whole.get(name) for name in _DECISIVE)]
 
     def _whole(self, arm: Arm, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters over the defaults of the arm's model."""
