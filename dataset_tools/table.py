@@ -318,10 +318,11 @@ def _kinds(column: pl.Series) -> set[str]:
         return {"text"}
     texts = column.cast(pl.String).str.strip_chars().filter(numbers.is_not_null())
     whole = texts.filter(texts.str.contains(r"^[+-]?[0-9]+$"))
-    if whole.str.contains(r"^[+-]?0[0-9]").any() or whole.cast(pl.Int64, strict=False).null_count():
+    integers = whole.cast(pl.Int64, strict=False)
+    if whole.str.contains(r"^[+-]?0[0-9]").any() or integers.null_count():
         return {"text"}
     found = {"fraction"} if len(whole) < len(texts) else set()
-    return found | ({"big"} if (_number(whole).abs() >= 2**53).any() else set())
+    return found | (set() if integers.is_between(-(2**53), 2**53, closed="none").all() else {"big"})
 
 
 def _format(path: Path) -> str:

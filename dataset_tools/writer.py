@@ -272,8 +272,9 @@ def _replace_folder(target: Path, new: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
+    own = _own_names(old, target.name)
     for path in old.iterdir():
-        if path.name not in _own_names(old, target.name) and not (target / path.name).exists():
+        if path.name not in own and not (target / path.name).exists():
             path.rename(target / path.name)
     shutil.rmtree(old)
 

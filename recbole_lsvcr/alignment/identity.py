@@ -97,8 +97,9 @@ def seed_of(folder: str | os.PathLike[str]) -> int | None:
 
 
 def content(folder: str | os.PathLike[str]) -> str:
-    """The hashes of a finished alignment's weights, one after another."""
-    return "".join(sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors")))
+    """The hashes of a finished alignment's weights, one after another, as its description tells them."""
+    files = read_description(folder)["files"]
+    return "".join(files[name] for name in sorted(files) if name.endswith(".safetensors"))
 
 
 def check_texts(folder: str | os.PathLike[str] | None, known: str | None) -> None:
