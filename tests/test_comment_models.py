@@ -211,7 +211,7 @@ def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lms, 
         return checkpoint(function, *given, **options)
 
     monkeypatch.setattr(language_model, "checkpoint", recorded)
-    gradients = []
+    gradients, sizes = [], []
     for recompute in (True, False):
         net, batch = model_of(make_run("CommentATT", trainable_text=str(tiny_lms["bert"])))
         assert {weight.dtype for weight in net.parameters()} == {torch.float32}
@@ -221,10 +221,14 @@ def test_trainable_text_keeps_no_activations_of_its_batches(make_run, tiny_lms, 
         states = net.text.encoder.states
         net.text.encoder.states = partial(partial_states, states, recompute)
         torch.manual_seed(0)
-        net.train().calculate_loss(batch).backward()
+        with torch.autograd.graph.saved_tensors_hooks(lambda kept: sizes[-1].append(kept.nbytes) or kept, lambda x: x):
+            sizes.append([])
+            loss = net.train().calculate_loss(batch)
+        loss.backward()
         gradients.append({name: weight.grad for name, weight in net.named_parameters() if weight.requires_grad})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+    assert sum(sizes[0]) < sum(sizes[1]) / 5
     # On a GPU dropout is the GPU's, whose state is kept for tensors only.
     assert len(arguments) > 1
     assert all(isinstance(given[0], torch.Tensor) for given in arguments)

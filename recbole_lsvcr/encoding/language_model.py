@@ -140,7 +140,7 @@ class LanguageModelEncoder:
         """Pooled states of tokenised texts, float32 [n, H], in their order; with gradients unless switched off.
 
         `batches`: indices of each batch; None: batches of like length within `batch_tokens`. `recompute`: keep nothing
-        of a batch for its gradients but what it is made of, so that memory does not grow with the number of texts.
+        of a batch for its gradients but its tokens and result, and compute the rest again.
         """
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         batches = token_batches(lengths, self.batch_tokens) if batches is None else batches
